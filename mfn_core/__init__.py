@@ -1,0 +1,19 @@
+"""The Macro-Micro Fusion Network: data, model, training, evaluation, inference.
+
+Runs with torch, numpy, pandas, pyarrow and pydantic alone. Importing this package imports none of
+them: a DAG file may read ``mfn_core.config`` in milliseconds.
+
+Layers, upper may import lower, never the other way::
+
+    evaluation -> inference -> training -> model -> data -> simulation, config, schema, errors
+
+Shape legend, used as a suffix of every tensor and array name:
+
+    B  users in a batch          A  user attributes
+    L  events of one history     G  macro (app) categories
+    D  width of the network      K  micro (item) categories
+    N  items in the vocabulary   F  filters of the alignment convolution
+
+``macro_ids_BL`` is a [users x events] matrix of macro ids, right-padded with ``PAD`` (0). Histories are
+ordered oldest first. Times are int64 seconds since 1970-01-01 UTC. A ``*_mask`` is True where valid.
+"""

@@ -1,0 +1,91 @@
+"""Settings of the science: dataset, network, training, simulated world.
+
+Frozen and flat; a misspelt key is an error. The field descriptions become the form in the Airflow UI.
+"""
+
+import hashlib
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Frozen settings that refuse unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON form."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class DatasetConfig(Config):
+    """How curated logs become a point-in-time dataset."""
+
+    cut: date | None = Field(
+        None, description="Cut T, 00:00 UTC: histories end before it, activity labels start at it. Empty: end of data minus the horizon."
+    )
+    horizon_days: int | None = Field(
+        None,
+        ge=1,
+        le=3650,
+        description="Days after the cut in which a micro event makes a user active. Empty: the shortest of 7, 14, 28, 56, 91 and "
+        "182 days in which at least 10 % of the users are active; none qualifies: activity is left out and the history ends with the data.",
+    )
+    attributes: tuple[str, ...] | None = Field(
+        None, description="Columns of the users table to predict. Empty: every column of 2 to 50 values that does not re-code another."
+    )
+    min_count: int = Field(1, ge=1, le=1_000_000, description="An app or item seen in fewer training events becomes UNKNOWN.")
+    min_users: int = Field(100, ge=10, description="Fewer users than this stop the run: the 8:1:1 split would leave too few to measure on.")
+    split_seed: int = Field(0, ge=0, description="Seed of the hash that puts a user into train, validation or test.")
+    num_shards: int = Field(4, ge=1, le=4096, description="Files that the dataset is spread over, by user hash.")
+
+
+class NetworkConfig(Config):
+    """The network. Defaults are the source's; see docs/model.md for the departures."""
+
+    width: int = Field(200, ge=8, le=2048, description="Width D of embeddings, encoders and the user representation.")
+    num_layers: int = Field(2, ge=1, le=24, description="Transformer layers of each view.")
+    num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide the width.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout probability.")
+    max_macro_length: int = Field(100, ge=1, le=4096, description="Latest app events read per user.")
+    max_micro_length: int = Field(100, ge=1, le=4096, description="Latest item events read per user.")
+    num_alignment_filters: int = Field(16, ge=1, le=512, description="Row filters, and as many column filters, of the alignment convolution.")
+
+
+class TrainingConfig(Config):
+    """Optimization and stopping."""
+
+    seed: int = Field(0, ge=0, description="Fixes initial weights, batch order and dropout.")
+    batch_size: int = Field(256, ge=2, le=65_536, description="Users per training step.")
+    evaluation_batch_size: int = Field(512, ge=1, le=65_536, description="Users per evaluation step.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
+    max_epochs: int = Field(30, ge=1, le=10_000, description="Upper limit of epochs.")
+    patience: int = Field(5, ge=1, le=1000, description="Epochs without a better validation score before training stops.")
+    max_minutes: float = Field(600, gt=0, description="Training stops after the first epoch that ends past this many minutes.")
+    gradient_clip: float = Field(5.0, gt=0, description="Upper limit of the gradient norm.")
+    activity_weight: float = Field(0.5, ge=0, le=100, description="Weight of the activity loss; the next-item loss has weight 1.")
+    attribute_weight: float = Field(0.5, ge=0, le=100, description="Weight of the mean attribute loss.")
+    mutual_information_weight: float = Field(0.1, ge=0, le=100, description="Weight of the mutual-information (InfoNCE) loss.")
+    temperature: float = Field(0.2, gt=0, le=10, description="Temperature of InfoNCE.")
+    mask_seen: bool = Field(True, description="Full ranking leaves out items the user has already met, except the target.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train. auto: cuda where there is one.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on a GPU that has it, else float32."
+    )
+
+
+class SimulationConfig(Config):
+    """A simulated world: raw logs of both views and a users table."""
+
+    num_users: int = Field(2000, ge=20, le=10_000_000, description="Users of the world.")
+    num_days: int = Field(56, ge=7, le=3650, description="Days of logs.")
+    last_day: date = Field(date(2026, 6, 28), description="Last day of the logs (UTC).")
+    num_apps: int = Field(120, ge=10, description="Apps.")
+    num_app_categories: int = Field(10, ge=2, description="App categories.")
+    num_items: int = Field(600, ge=20, description="Items.")
+    num_item_categories: int = Field(12, ge=2, description="Item categories.")
+    events_per_user: float = Field(60.0, gt=0, description="Mean events per user and view.")
+    seed: int = Field(0, ge=0, description="The same seed writes the same rows.")

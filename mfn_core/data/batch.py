@@ -1,0 +1,34 @@
+"""What the network reads: right-padded tensors of B users."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of B users. Both views are right-padded with PAD to the longest history of the batch, at least 1.
+
+    ``asof_BL[b, t]`` is the position in ``macro_*`` of the last app event strictly before the event that
+    follows micro position ``t`` (the target); -1 where there is none in the window. At the last micro position the
+    following event is the query time.
+    """
+
+    rows_B: Tensor  # int64, row of the user in the histories; equal rows are the same user
+    macro_ids_BL: Tensor  # int64
+    macro_categories_BL: Tensor  # int64
+    macro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
+    macro_lengths_B: Tensor  # int64, 0 for an absent view
+    micro_ids_BL: Tensor  # int64
+    micro_categories_BL: Tensor  # int64
+    micro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
+    micro_lengths_B: Tensor  # int64, 0 for an absent view
+    asof_BL: Tensor  # int64, as long as the micro view
+    targets_BL: Tensor  # int64, next micro id per position; PAD where there is none to learn or to rank
+    activity_B: Tensor  # float32 0 or 1; nan where unlabelled
+    attributes_BA: Tensor  # int64 class; -1 where unlabelled
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)})

@@ -1,0 +1,61 @@
+"""One flat model per DAG: the form in the Airflow UI is generated from it, and the first task validates it again."""
+
+from datetime import date
+
+from pydantic import Field
+
+from mfn_core.config import Config, DatasetConfig, NetworkConfig, SimulationConfig, TrainingConfig
+
+
+class IngestConfig(Config):
+    """Ingest of one log: the day of the schedule, or a range of days for a first load."""
+
+    first_day: date | None = Field(None, description="First day to ingest. Empty: the run's partition; for a manual run, the first raw day.")
+    last_day: date | None = Field(None, description="Last day to ingest. Empty: the run's partition; for a manual run, the last raw day.")
+    days_per_chunk: int = Field(31, ge=1, le=366, description="Days that one mapped task reads at once.")
+
+
+class IngestUsersConfig(Config):
+    """Ingest of the users table."""
+
+
+class ValidateConfig(Config):
+    """Checks across both logs of a day, or of a range of days."""
+
+    first_day: date | None = Field(None, description="First day to validate. Empty: the run's partition; for a manual run, the first curated day.")
+    last_day: date | None = Field(None, description="Last day to validate. Empty: the run's partition; for a manual run, the last curated day.")
+    reference_days: int = Field(28, ge=1, le=366, description="Days before, that volume and categories are compared with.")
+    min_volume_ratio: float = Field(0.2, ge=0, description="Rows of a day below this multiple of the reference days' median fail.")
+    max_volume_ratio: float = Field(5.0, gt=0, description="Rows of a day above this multiple of the reference days' median fail.")
+    max_new_category_share: float = Field(0.2, ge=0, le=1, description="Largest share of a day's rows in categories unseen in the reference days.")
+    min_user_overlap: float = Field(0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log.")
+    fail_on_drift: bool = Field(False, description="Volume and category drift stop the day (critical) instead of warning.")
+
+
+class TrainConfig(DatasetConfig, NetworkConfig, TrainingConfig):
+    """Everything that shapes a model, from curated logs to the registry."""
+
+    first_day: date | None = Field(None, description="First curated day to learn from. Empty: all.")
+    last_day: date | None = Field(None, description="Last curated day to learn from. Empty: all.")
+    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of the test users for intervals and the gate.")
+    force: bool = Field(False, description="Train although a version with the same fingerprint is registered.")
+
+
+class PromoteConfig(Config):
+    """Makes a version the champion."""
+
+    version: int | None = Field(None, ge=1, description="Version to promote. Empty: the one with alias candidate.")
+    reason: str = Field("", max_length=1000, description="Why; kept as a tag of the version.")
+
+
+class ScoreConfig(Config):
+    """Batch scoring of every user."""
+
+    as_of: date | None = Field(None, description="Events before this day, 00:00 UTC, are read. Empty: the day after the last curated day.")
+    alias: str = Field("champion", min_length=1, description="Alias of the model to score with.")
+    top_k: int = Field(10, ge=1, le=1000, description="Items per user.")
+    batch_size: int = Field(512, ge=1, le=65_536, description="Users per batch.")
+
+
+class SimulateConfig(SimulationConfig):
+    """Writes the raw logs of a simulated world."""

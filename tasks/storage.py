@@ -1,0 +1,117 @@
+"""Files by URI (local folder, s3://, gs://): joined, listed, read, and published whole or not at all."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from mfn_core.errors import ArtifactError
+
+
+def join(uri: str, *parts: str) -> str:
+    """Join path parts onto a URI."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = url_to_fs(uri)
+    return bool(filesystem.exists(path))
+
+
+def list_names(uri: str) -> list[str]:
+    """Sorted names of the entries of a folder; empty where there is no such folder."""
+    filesystem, path = url_to_fs(uri)
+    if not filesystem.isdir(path):
+        return []
+    return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ArtifactError: the file is missing or no JSON.
+    """
+    try:
+        with fsspec.open(uri, "rt", encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{uri} is missing; run the step that writes it again") from error
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{uri} is not JSON ({error}); delete it and run the step that writes it again") from error
+
+
+def write_json(uri: str, content: dict[str, Any]) -> None:
+    """Write a JSON object so that a reader sees the old file or the new one, never a part."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    filesystem, path = url_to_fs(uri)
+    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if not _is_local(filesystem):
+        filesystem.pipe_file(path, text.encode())
+        return
+    aside = Path(f"{path}.{uuid.uuid4().hex[:8]}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or folder, if it is there."""
+    filesystem, path = url_to_fs(uri)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def upload(local: Path, uri: str) -> None:
+    """Put a local file at a URI; on a local store by rename, so that no reader sees a part."""
+    filesystem, path = url_to_fs(uri)
+    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if not _is_local(filesystem):
+        filesystem.put_file(str(local), path)
+        return
+    aside = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    shutil.move(local, aside)
+    os.replace(aside, path)
+
+
+@contextmanager
+def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
+    """A local folder that becomes ``uri`` when the block ends, and vanishes when it raises.
+
+    Anything that stood at ``uri`` is replaced. Write the manifest last: a reader trusts a folder by its manifest.
+    """
+    filesystem, path = url_to_fs(uri)
+    local = _is_local(filesystem)
+    aside = Path(f"{path}.{uuid.uuid4().hex[:8]}.tmp") if local else scratch / uuid.uuid4().hex
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if local:
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(aside, path)
+        else:
+            filesystem.put(f"{aside}/", path, recursive=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def local_folder(uri: str, scratch: Path) -> Path:
+    """The folder as a local path: itself where the store is local, else a copy under ``scratch``."""
+    filesystem, path = url_to_fs(uri)
+    if _is_local(filesystem):
+        return Path(path)
+    copy = scratch / "mirror" / path.strip("/")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    filesystem.get(path, str(copy), recursive=True)
+    return copy
+
+
+def _is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
+    return "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))
