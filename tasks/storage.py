@@ -94,8 +94,7 @@ def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
     try:
         yield aside
         if local:
-            shutil.rmtree(path, ignore_errors=True)
-            os.replace(aside, path)
+            _replace_folder(aside, Path(path))
         else:
             filesystem.put(f"{aside}/", path, recursive=True)
     finally:
@@ -111,6 +110,15 @@ def local_folder(uri: str, scratch: Path) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     filesystem.get(path, str(copy), recursive=True)
     return copy
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``; the old folder is renamed away first, so a crash leaves one of the two on disk."""
+    old = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_local(filesystem: fsspec.AbstractFileSystem) -> bool:

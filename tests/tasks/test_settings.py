@@ -1,0 +1,48 @@
+"""Settings come from MFN_ variables; a misspelt one is an error."""
+
+from pathlib import Path
+
+import pytest
+
+from mfn_core.errors import ConfigError
+from tasks.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MFN_HOME", "MFN_VAR", "MFN_RAW_URI", "MFN_STORE_URI", "MFN_TRACKING_URI", "MFN_VIEWS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_place_defaults_to_a_folder_under_var(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MFN_VAR", str(tmp_path))
+
+    settings = load_settings()
+
+    assert settings.raw == f"{tmp_path}/raw"
+    assert settings.store == f"{tmp_path}/store"
+    assert settings.tracking == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+
+
+def test_a_variable_replaces_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MFN_RAW_URI", "s3://logs/raw")
+    monkeypatch.setenv("MFN_VIEWS", '["micro"]')
+
+    settings = load_settings()
+
+    assert settings.raw == "s3://logs/raw"
+    assert settings.views == ("micro",)
+
+
+def test_a_misspelt_variable_is_named_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MFN_RAW_URL", "s3://logs/raw")
+
+    with pytest.raises(ConfigError, match=r"MFN_RAW_URL; known are .*MFN_RAW_URI"):
+        load_settings()
+
+
+def test_a_value_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MFN_MAX_REJECTED_SHARE", "1.5")
+
+    with pytest.raises(ConfigError, match=r"(?s)max_rejected_share.*less than or equal to 1.*1\.5"):
+        load_settings()
