@@ -112,6 +112,12 @@ def local_folder(uri: str, scratch: Path) -> Path:
     return copy
 
 
+def local_path(uri: str) -> Path | None:
+    """The path of a URI on this machine's file system; None for any other store."""
+    filesystem, path = url_to_fs(uri)
+    return Path(path) if _is_local(filesystem) else None
+
+
 def _replace_folder(new: Path, target: Path) -> None:
     """Rename ``new`` to ``target``; the old folder is renamed away first, so a crash leaves one of the two on disk."""
     old = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.old.tmp")

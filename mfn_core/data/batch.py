@@ -12,7 +12,7 @@ class Batch:
 
     ``asof_BL[b, t]`` is the position in ``macro_*`` of the last app event strictly before the event that
     follows micro position ``t`` (the target); -1 where there is none in the window. At the last micro position the
-    following event is the query time.
+    following event is the query time, or the target in validation and test. Where the micro view is empty, position 0 is its last.
     """
 
     rows_B: Tensor  # int64, row of the user in the histories; equal rows are the same user
@@ -25,7 +25,7 @@ class Batch:
     micro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
     micro_lengths_B: Tensor  # int64, 0 for an absent view
     asof_BL: Tensor  # int64, as long as the micro view
-    targets_BL: Tensor  # int64, next micro id per position; PAD where there is none to learn or to rank
+    targets_BL: Tensor  # int64, micro id to learn or rank at a position; PAD where there is none; UNKNOWN (to rank) is a sure miss
     activity_B: Tensor  # float32 0 or 1; nan where unlabelled
     attributes_BA: Tensor  # int64 class; -1 where unlabelled
 

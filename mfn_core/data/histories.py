@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mfn_core.schema import PAD
+
 
 @dataclass(frozen=True)
 class ViewHistories:
@@ -17,6 +19,21 @@ class ViewHistories:
     ids: NDArray[np.int32]  # internal ids, PAD never, UNKNOWN where the vocabulary lacks the external id
     categories: NDArray[np.int32]
     times: NDArray[np.int64]  # seconds UTC
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Events per user."""
+        return np.diff(self.offsets)
+
+    def padded_ids(self, rows: NDArray[np.int64], *, dropped: int) -> NDArray[np.int64]:
+        """All ids that users have met but for the last ``dropped`` events, right-padded with PAD: not cut to any window."""
+        starts_B = self.offsets[rows]
+        lengths_B = np.maximum(self.offsets[rows + 1] - dropped - starts_B, 0)
+        columns_L = np.arange(max(int(lengths_B.max(initial=0)), 1))
+        mask_BL = columns_L < lengths_B[:, None]
+        padded_BL = np.full(mask_BL.shape, PAD, np.int64)
+        padded_BL[mask_BL] = self.ids[(starts_B[:, None] + columns_L)[mask_BL]]
+        return padded_BL
 
 
 @dataclass(frozen=True)

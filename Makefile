@@ -1,0 +1,64 @@
+# The embedded deployment and the checks. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check up down constraints clean
+
+PYTHON ?= python3
+EXTRAS ?= dev
+AIRFLOW_PORT ?= 8080
+MLFLOW_PORT ?= 5000
+DATA ?=
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+BIN := .venv/bin
+STAMP := .venv/installed-$(subst $(comma),-,$(EXTRAS))
+# uv does not read pip's find-links, where a CPU build of torch may be offered.
+UV := $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))") $(BIN)/uv
+OF_DATA := $(if $(DATA),--data '$(DATA)')
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## Create .venv and install the exact versions of constraints.txt (EXTRAS=dev,spark,celery,kubernetes,bench)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"MFN needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}. Name another: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@echo "Installing into .venv (downloads on the first run)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP) ## Raw logs to a registered model through the real DAGs: simulated, or DATA=<folder> of your own
+	@$(BIN)/python -m deploy.local.demo $(OF_DATA)
+
+test: $(STAMP) ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## Lint, format, types, import contracts, tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest
+
+up: $(STAMP) ## Start Airflow and the MLflow UI on loopback (AIRFLOW_PORT=8080 MLFLOW_PORT=5000 DATA=<folder of a demo>)
+	@$(BIN)/python -m deploy.local.services up --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(OF_DATA)
+
+down: $(STAMP) ## Stop them, and every process they started
+	@$(BIN)/python -m deploy.local.services down $(OF_DATA)
+
+constraints: $(STAMP) ## Resolve every extra anew and rewrite constraints.txt
+	@# A constraint holds on every machine: no local version (+cpu), and none of the CUDA packages that torch asks for on its own.
+	@$(UV) pip compile pyproject.toml --all-extras --upgrade --quiet --no-header --no-annotate --no-emit-find-links --no-emit-index-url \
+	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton==)' > .venv/constraints.txt
+	@mv .venv/constraints.txt constraints.txt
+	@echo "constraints.txt is new; read git diff, then make check"
+
+clean: ## Delete .venv and the caches; var/ (data, databases, models) stays
+	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""Ingest the users table: raw to curated.
+
+Reads the snapshot of users and their attributes, refuses duplicate users and conflicting attributes, audits it and publishes it
+whole or not at all. Optional: a deployment without a users table leaves out attribute prediction and says so.
+
+**When:** daily; by hand at any time. An unchanged snapshot is no work: the task is skipped and says so. **Emits** `mfn_users`.
+
+### Triage
+
+- Skipped, there is no users table: nothing to do where the deployment has none.
+- `SchemaError`: duplicate users, conflicting attributes, a missing `user_id`. The message names file, column and users: fix the
+  source, and clear the task.
+- `AuditError`: a critical expectation failed. Open the page that the message names.
+
+Training goes on with the last published snapshot.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, task
+
+from tasks.airflow_adapter import DAILY, USERS_ASSET, dag_arguments, skip, start
+from tasks.dag_configs import IngestUsersConfig
+
+with DAG(
+    "mfn_ingest_users",
+    schedule=DAILY,
+    tags=["mfn", "ingest"],
+    doc_md=__doc__,
+    **dag_arguments(IngestUsersConfig),
+):
+
+    @task(outlets=[USERS_ASSET], execution_timeout=timedelta(minutes=30))
+    def ingest():
+        """Read, judge and publish the snapshot."""
+        from tasks.ingest_users import ingest_users
+
+        settings, _ = start(IngestUsersConfig)
+        manifest = ingest_users(settings)
+        return skip(manifest["skipped"]) if "skipped" in manifest else manifest
+
+    ingest()

@@ -1,0 +1,44 @@
+"""Promote the candidate to champion.
+
+Moves the alias `champion` to a version and keeps the former one as `previous`. The reason stands in the version's tags.
+
+**When:** a new candidate is registered, where `MFN_PROMOTION=automatic`; by hand with the form in any case. Where nobody waits to
+be promoted, the task is skipped and says so. **Emits** `mfn_champion`, on which `mfn_score` runs.
+
+### Triage
+
+- Skipped, `MFN_PROMOTION` is manual: a person is to decide. Compare in MLflow, then trigger by hand with `version` and `reason`.
+- `ConfigError`: no such version, or the gate refused it. The message lists the versions that passed: name one of them.
+- The new champion is bad: trigger by hand with the number of the version that has the alias `previous`.
+
+Aliases move last, so after a failure the old champion serves on.
+"""
+
+from airflow.sdk import DAG, PartitionedAssetTimetable, task
+
+from tasks.airflow_adapter import CANDIDATE_ASSET, CHAMPION_ASSET, announce_version, dag_arguments, is_automatic, skip, start
+from tasks.dag_configs import PromoteConfig
+
+with DAG(
+    "mfn_promote",
+    schedule=PartitionedAssetTimetable(assets=CANDIDATE_ASSET),
+    tags=["mfn", "registry"],
+    doc_md=__doc__,
+    **dag_arguments(PromoteConfig),
+):
+
+    @task(outlets=[CHAMPION_ASSET])
+    def promote():
+        """Move the alias."""
+        from tasks.promote import promote
+
+        settings, config = start(PromoteConfig)
+        if is_automatic() and settings.promotion == "manual":
+            skip("MFN_PROMOTION is manual: trigger this DAG by hand with a version and a reason")
+        promoted = promote(settings, config)
+        if "skipped" in promoted:
+            skip(promoted["skipped"])
+        announce_version(CHAMPION_ASSET, promoted)
+        return promoted
+
+    promote()

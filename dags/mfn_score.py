@@ -1,0 +1,49 @@
+"""Score every user with the champion.
+
+Embedding, activity probability, attribute probabilities and top-k items for every user, in batches; audited, then published
+under `scores/as_of=…/version=…`.
+
+**When:** a day is validated, or there is a new champion; by hand for another day, alias or `top_k`. What is scored already
+(same version, same logs) is no work: `plan` is skipped and says so. **Emits** `mfn_scores`.
+
+### Triage
+
+- `plan` skipped, no champion yet: look at `mfn_train` and `mfn_promote`.
+- `AuditError`: scores outside their range, or users missing. Open the page that the message names; promote `previous` if the
+  model is to blame.
+- `score` timed out: more users than the time allows. Clear it; raise `batch_size` on a GPU.
+
+Readers keep the last published scores.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, PartitionedAssetTimetable, task
+
+from tasks.airflow_adapter import CHAMPION_ASSET, SCORES_ASSET, VALIDATED_ASSET, dag_arguments, skip, start
+from tasks.dag_configs import ScoreConfig
+
+with DAG(
+    "mfn_score",
+    schedule=PartitionedAssetTimetable(assets=VALIDATED_ASSET | CHAMPION_ASSET),
+    tags=["mfn", "score"],
+    doc_md=__doc__,
+    **dag_arguments(ScoreConfig),
+):
+
+    @task
+    def plan():
+        """Resolve version and day; skip what is scored already."""
+        from tasks.score import plan_score
+
+        planned = plan_score(*start(ScoreConfig))
+        return skip(planned["skip"]) if planned["skip"] else planned
+
+    @task(outlets=[SCORES_ASSET], execution_timeout=timedelta(hours=6))
+    def score(planned):
+        """Score, audit, publish."""
+        from tasks.score import score
+
+        return score(*start(ScoreConfig), planned)
+
+    score(plan())

@@ -1,0 +1,80 @@
+"""Train a version from validated days.
+
+Fingerprint of partitions, config and code (registered already: skipped) → point-in-time dataset → training with checkpoints → three
+downstream tasks beside their baselines → gate against the champion on the same test users → registration with all evidence.
+
+**When:** all seven days of a calendar week are validated; by hand with the form. **Emits** `mfn_candidate` where the gate passes.
+### Triage
+- `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same.
+- `InsufficientDataError`, `ConfigError`, days not validated: the message names value, limit and remedy. `LeakError`: open an issue.
+- `train` timed out or was killed: clear it, it resumes (lower `batch_size` if memory ran out). Stays `scheduled`: pool `gpu` is taken.
+- `announce` skipped: the champion is better on the same users; see `gate`'s XCom. The address in MLflow is in `register`'s.
+- In every case the champion serves on, and clearing a task doubles neither runs nor versions: finished artifacts are found again.
+"""
+
+from datetime import date, timedelta
+
+from airflow.sdk import DAG, task
+
+from mfn_core.schema import DOWNSTREAM_TASKS
+from tasks.airflow_adapter import CANDIDATE_ASSET, GPU_POOL, SOME_SUCCEEDED, WEEKLY, announce_version, dag_arguments, run_tags, skip, start
+from tasks.dag_configs import TrainConfig
+
+with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **dag_arguments(TrainConfig)):
+
+    @task
+    def plan():
+        """Fingerprint the inputs; skip what is trained already."""
+        from tasks.plan import plan_training
+
+        planned = plan_training(*start(TrainConfig))
+        return skip(planned["skip"]) if planned["skip"] else planned
+
+    @task(execution_timeout=timedelta(hours=6))
+    def build_dataset(planned):
+        """Build and audit the point-in-time dataset."""
+        from tasks.build_dataset import build_dataset
+
+        return build_dataset(*start(TrainConfig), *map(date.fromisoformat, planned["days"]), planned["fingerprint"])
+
+    @task(pool=GPU_POOL, execution_timeout=timedelta(hours=12))
+    def train(planned, dataset):
+        """Train in a child process; a retry resumes from its checkpoint."""
+        from tasks.train import train
+
+        settings, config = start(TrainConfig)
+        return train(settings, config, dataset, planned["fingerprint"], run_tags(settings))
+
+    @task(map_index_template="{{ task.op_kwargs['downstream_task'] }}", execution_timeout=timedelta(hours=2))
+    def evaluate(downstream_task, dataset, training):
+        """Measure one downstream task beside its baseline; skip one that the dataset leaves out."""
+        from tasks.evaluate import evaluate
+
+        left_out = dataset["facts"]["skipped"].get(downstream_task)
+        return skip(left_out) if left_out else evaluate(*start(TrainConfig), dataset, training, downstream_task)
+
+    @task(trigger_rule=SOME_SUCCEEDED, execution_timeout=timedelta(hours=1))
+    def gate(dataset, training, evaluations):
+        """Compare with the champion on the same test users."""
+        from tasks.gate import gate
+
+        return gate(*start(TrainConfig), dataset, training, list(evaluations))
+
+    @task(trigger_rule=SOME_SUCCEEDED, execution_timeout=timedelta(hours=1))
+    def register(dataset, training, evaluations, verdict):
+        """Load, serve, predict; register last, alias after."""
+        from tasks.register import register
+
+        return register(*start(TrainConfig), dataset, training, list(evaluations), verdict)
+
+    @task(outlets=[CANDIDATE_ASSET])
+    def announce(registered):
+        """Emit the candidate's asset; skipped where the gate refused it."""
+        if "candidate" not in registered["aliases"]:
+            skip(f"version {registered['version']} is no candidate: the gate {registered['gate']}")
+        announce_version(CANDIDATE_ASSET, registered)
+
+    dataset = build_dataset(planned := plan())
+    training = train(planned, dataset)
+    evaluations = evaluate.partial(dataset=dataset, training=training).expand(downstream_task=list(DOWNSTREAM_TASKS))
+    announce(register(dataset, training, evaluations, gate(dataset, training, evaluations)))

@@ -1,0 +1,30 @@
+"""What the curated users table must be, judged on one row of metrics per column."""
+
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import ExpectColumnValuesToBeBetween
+
+_MAX_CLASSES = 1000
+
+
+def suite() -> ExpectationSuite:
+    """Checks on the users table before it is published.
+
+    Columns: ``column``, ``rows``, ``null_ids`` and ``repeated_ids`` (0 for attributes), ``classes`` (null for the id),
+    ``labelled_share`` (of the users).
+    """
+    return ExpectationSuite(
+        name="users",
+        expectations=[
+            ExpectColumnValuesToBeBetween(column="rows", min_value=1, severity="critical", meta={"remedy": "deliver users"}),
+            ExpectColumnValuesToBeBetween(column="null_ids", min_value=0, max_value=0, severity="critical"),
+            ExpectColumnValuesToBeBetween(column="repeated_ids", min_value=0, max_value=0, severity="critical"),
+            ExpectColumnValuesToBeBetween(
+                column="classes",
+                min_value=2,
+                max_value=_MAX_CLASSES,
+                severity="warning",
+                meta={"remedy": "an attribute to predict has a few values; this one can be left out by the Param attributes"},
+            ),
+            ExpectColumnValuesToBeBetween(column="labelled_share", min_value=0.01, severity="warning", meta={"remedy": "hardly any label"}),
+        ],
+    )

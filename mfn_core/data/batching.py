@@ -1,0 +1,184 @@
+"""From ragged histories to padded batches: the one place that decides what an input may see of a user.
+
+========== ================================== ============================== ==========================
+prefix     micro input                        macro input                    targets
+========== ================================== ============================== ==========================
+train      all but the held-out events        all of the histories           next id at each position
+validation all but the last two               strictly before the target     the last but one
+test       all but the last                   strictly before the target     the last
+full       all                                all                            none
+========== ================================== ============================== ==========================
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mfn_core.data.batch import Batch
+from mfn_core.data.histories import Histories
+from mfn_core.schema import PAD, UNKNOWN
+
+Prefix = Literal["train", "validation", "test", "full"]
+
+HELD_OUT_EVENTS = 2  # per user: the last micro event is the test target, the one before the validation target
+_BATCHES_PER_BUCKET = 32
+_CUT_OFF = {"validation": 2, "test": 1, "full": 0}
+
+Ints = NDArray[np.int64]
+
+
+def held_out_events(micro_lengths_B: Ints) -> NDArray[np.int8]:
+    """Micro events held out per user: 2, or 0 where that would leave no input."""
+    return np.where(micro_lengths_B > HELD_OUT_EVENTS, HELD_OUT_EVENTS, 0).astype(np.int8)
+
+
+def collate(
+    histories: Histories,
+    rows: NDArray[np.integer],
+    *,
+    prefix: Prefix,
+    held_out_B: NDArray[np.int8] | None = None,
+    max_macro_length: int,
+    max_micro_length: int,
+    activity_B: NDArray[np.int8] | None = None,
+    attributes_BA: NDArray[np.int32] | None = None,
+    query_time: int | None = None,
+) -> Batch:
+    """The batch of some users.
+
+    Only the latest ``max_macro_length`` and ``max_micro_length`` events of the prefix are read; ``asof_BL`` is -1 where the
+    app event lies outside that window. In ``train`` a next item outside the vocabulary is no target (PAD); in ``validation`` and
+    ``test`` it stays UNKNOWN, because a model that cannot name the item has missed it.
+
+    Args:
+        histories: of all users.
+        rows: users of the batch, as positions in ``histories``.
+        prefix: which events are input, and which are targets; see the module.
+        held_out_B: per user of ``histories``; only ``full`` works without.
+        max_macro_length: at least 1.
+        max_micro_length: at least 1.
+        activity_B: label per user of ``histories``, -1 where unlabelled.
+        attributes_BA: class per user of ``histories`` and attribute, -1 where unlabelled.
+        query_time: seconds UTC; the as-of position of the last micro event sees the app events strictly before it. None: all.
+    """
+    rows_B = np.array(rows, np.int64)
+    macro, micro = histories.macro, histories.micro
+    held_B = _held_out(rows_B, prefix, held_out_B)
+    micro_first_B, micro_stop_B = micro.offsets[rows_B], micro.offsets[rows_B + 1] - held_B
+    macro_first_B, macro_stop_B = macro.offsets[rows_B], macro.offsets[rows_B + 1]
+    is_ranking = prefix in ("validation", "test")
+    if is_ranking:
+        macro_stop_B = macro_first_B + histories.macro_before[micro_stop_B]
+    macro_window = _Window(macro_first_B, macro_stop_B, max_macro_length)
+    micro_window = _Window(micro_first_B, micro_stop_B, max_micro_length)
+
+    macro_times_BL = macro_window.gather(macro.times)
+    visible_B = macro_stop_B - macro_first_B
+    if query_time is not None and not is_ranking:
+        late_B = (macro_window.mask_BL & (macro_times_BL >= query_time)).sum(axis=1)
+        visible_B = visible_B - late_B
+    targets_BL = _targets(histories, micro_window, prefix)
+    return Batch(
+        rows_B=torch.from_numpy(rows_B),
+        macro_ids_BL=torch.from_numpy(macro_window.gather(macro.ids)),
+        macro_categories_BL=torch.from_numpy(macro_window.gather(macro.categories)),
+        macro_times_BL=torch.from_numpy(macro_times_BL),
+        macro_lengths_B=torch.from_numpy(macro_window.lengths_B),
+        micro_ids_BL=torch.from_numpy(micro_window.gather(micro.ids)),
+        micro_categories_BL=torch.from_numpy(micro_window.gather(micro.categories)),
+        micro_times_BL=torch.from_numpy(micro_window.gather(micro.times)),
+        micro_lengths_B=torch.from_numpy(micro_window.lengths_B),
+        asof_BL=torch.from_numpy(_asof(histories, macro_window, micro_window, visible_B)),
+        targets_BL=torch.from_numpy(targets_BL),
+        activity_B=torch.from_numpy(_activity(activity_B, rows_B)),
+        attributes_BA=torch.from_numpy(_attributes(attributes_BA, rows_B)),
+    )
+
+
+def batches(lengths: Ints, batch_size: int, *, seed: int = 0, epoch: int = 0, shuffle: bool) -> Iterator[Ints]:
+    """Batches of positions in ``lengths``, users of like length together, each position once.
+
+    Shuffled: the order depends on ``(seed, epoch)`` alone. Not shuffled: longest first, ties in the given order.
+    """
+    assert batch_size >= 1
+    if not shuffle:
+        yield from _cut(np.argsort(-np.asarray(lengths), kind="stable"), batch_size)
+        return
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    bucketed = [bucket[np.argsort(lengths[bucket], kind="stable")] for bucket in _cut(order, batch_size * _BATCHES_PER_BUCKET)]
+    parts = [part for bucket in bucketed for part in _cut(bucket, batch_size)]
+    for position in generator.permutation(len(parts)):
+        yield parts[position]
+
+
+class _Window:
+    """The latest ``max_length`` events of ``[first, stop)`` per user, as a right-padded matrix."""
+
+    def __init__(self, first_B: Ints, stop_B: Ints, max_length: int) -> None:
+        assert max_length >= 1
+        self.start_B = np.maximum(first_B, stop_B - max_length)
+        self.dropped_B = self.start_B - first_B
+        self.lengths_B = stop_B - self.start_B
+        width = max(1, int(self.lengths_B.max(initial=0)))
+        steps_L = np.arange(width)
+        self.mask_BL = steps_L < self.lengths_B[:, None]
+        self.events_BL = self.start_B[:, None] + steps_L
+        self.last_B = np.maximum(self.lengths_B - 1, 0)
+
+    def gather(self, values: NDArray[np.integer], ahead: int = 0) -> Ints:
+        """Values of the events, or of those ``ahead`` positions later; 0 at padding."""
+        if len(values) == 0:
+            return np.zeros(self.mask_BL.shape, np.int64)
+        return np.take(values, self.events_BL + ahead if ahead else self.events_BL, mode="clip").astype(np.int64) * self.mask_BL
+
+
+def _held_out(rows_B: Ints, prefix: Prefix, held_out_B: NDArray[np.int8] | None) -> Ints:
+    if prefix == "full":
+        return np.zeros(len(rows_B), np.int64)
+    assert held_out_B is not None, f"prefix {prefix!r} needs held_out_B"
+    held_B = held_out_B[rows_B].astype(np.int64)
+    if prefix == "train":
+        return held_B
+    assert (held_B == HELD_OUT_EVENTS).all(), f"prefix {prefix!r} is for users with {HELD_OUT_EVENTS} held-out events"
+    return np.full(len(rows_B), _CUT_OFF[prefix], np.int64)
+
+
+def _targets(histories: Histories, micro_window: _Window, prefix: Prefix) -> Ints:
+    if prefix == "full":
+        return np.zeros(micro_window.mask_BL.shape, np.int64)
+    next_BL = micro_window.gather(histories.micro.ids, ahead=1)
+    steps_L = np.arange(next_BL.shape[1])
+    if prefix == "train":
+        learnable_BL = (steps_L < micro_window.last_B[:, None]) & (next_BL != UNKNOWN)
+    else:
+        learnable_BL = steps_L == micro_window.last_B[:, None]
+    return np.where(learnable_BL, next_BL, PAD)
+
+
+def _asof(histories: Histories, macro_window: _Window, micro_window: _Window, visible_B: Ints) -> Ints:
+    before_BL = micro_window.gather(histories.macro_before, ahead=1)
+    rows = np.arange(len(visible_B))
+    before_BL[rows, micro_window.last_B] = visible_B
+    asof_BL = before_BL - 1 - macro_window.dropped_B[:, None]
+    is_real_BL = micro_window.mask_BL.copy()
+    is_real_BL[:, 0] = True
+    return np.where(is_real_BL & (asof_BL >= 0), asof_BL, -1)
+
+
+def _activity(activity_B: NDArray[np.int8] | None, rows_B: Ints) -> NDArray[np.float32]:
+    if activity_B is None:
+        return np.full(len(rows_B), np.nan, np.float32)
+    labels_B = activity_B[rows_B].astype(np.float32)
+    return np.where(labels_B < 0, np.float32(np.nan), labels_B)
+
+
+def _attributes(attributes_BA: NDArray[np.int32] | None, rows_B: Ints) -> Ints:
+    return np.empty((len(rows_B), 0), np.int64) if attributes_BA is None else attributes_BA[rows_B].astype(np.int64)
+
+
+def _cut(order: Ints, size: int) -> list[Ints]:
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,169 @@
+"""The leak proof: computed from the shards as they were written, not from the code that meant well."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfn_core.data.dataset import MISSING, Shard
+from mfn_core.data.fitting import count_training_events
+from mfn_core.data.histories import Histories, ViewHistories
+from mfn_core.data.vocabulary import Vocabularies
+from mfn_core.data.window import Window
+from mfn_core.errors import LeakError
+from mfn_core.schema import UNKNOWN, DownstreamTask
+
+_ADVICE = "this is a defect of the dataset builder: do not train on it, report it"
+
+
+@dataclass(frozen=True)
+class LeakProof:
+    """The closest call of one downstream task; seconds UTC, None where the task has no such time."""
+
+    max_input_time: int | None
+    min_label_time: int | None
+
+
+def prove_no_leak(shards: Callable[[], Iterable[Shard]], window: Window, vocabularies: Vocabularies) -> dict[DownstreamTask, LeakProof]:
+    """Check every rule of point-in-time on all shards.
+
+    Activity: the latest input of all users, and the earliest label event of all users. Attribute: the latest input; the users table is a
+    static snapshot without times. Recommendation: the target and app event that come closest; an earlier item event may share
+    the target's second, its place in the history is what makes it earlier.
+
+    Args:
+        shards: reads the shards again at each call.
+        window: the cut and the horizon.
+        vocabularies: as stored with the shards.
+
+    Raises:
+        LeakError: an event at or after the cut, a label outside ``[cut, label_end)``, an as-of count that includes an event not strictly
+            before its target or misses one that is, a history out of order, or a vocabulary that counts other than training events.
+    """
+    latest_inputs: list[int] = []
+    earliest_labels: list[int] = []
+    closest: list[tuple[int, int]] = []
+    for shard in shards():
+        latest_inputs += _latest_input(shard.histories, window)
+        earliest_labels += _earliest_label(shard, window)
+        closest += _closest_asof(shard.histories)
+    _check_vocabularies(count_training_events((shard.histories for shard in shards()), vocabularies), vocabularies)
+    latest = max(latest_inputs, default=None)
+    pair = min(closest, key=lambda times: times[1] - times[0], default=(None, None))
+    return {
+        "activity": LeakProof(latest, min(earliest_labels, default=None)),
+        "attribute": LeakProof(latest, None),
+        "recommendation": LeakProof(*pair),
+    }
+
+
+def _latest_input(histories: Histories, window: Window) -> list[int]:
+    latest: list[int] = []
+    for name, view in (("app", histories.macro), ("item", histories.micro)):
+        if len(view.times) == 0:
+            continue
+        event = int(np.argmax(view.times))
+        if view.times[event] >= window.cut:
+            user = histories.user_ids[_owner(view, event)]
+            raise LeakError(
+                f"user {user!r} has an {name} event at {_iso(view.times[event])}, at or after the cut {_iso(window.cut)}; {_ADVICE}"
+            )
+        latest.append(int(view.times[event]))
+    return latest
+
+
+def _earliest_label(shard: Shard, window: Window) -> list[int]:
+    times_B = shard.activity_time_B
+    is_active_B = times_B != MISSING
+    if window.horizon_days is None:
+        wrong_B = shard.activity_B != MISSING
+    else:
+        outside_B = is_active_B & ((times_B < window.cut) | (times_B >= window.label_end))
+        wrong_B = outside_B | (shard.activity_B != is_active_B)
+    if wrong_B.any():
+        row = int(np.argmax(wrong_B))
+        raise LeakError(
+            f"user {shard.histories.user_ids[row]!r} has activity {shard.activity_B[row]} by an item event at "
+            f"{_iso(times_B[row])}, but labels come from [{_iso(window.cut)}, {_iso(window.label_end)}); {_ADVICE}"
+        )
+    return [int(times_B[is_active_B].min())] if is_active_B.any() else []
+
+
+def closest_inputs(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Time of the latest visible app event, and of the target, for every micro event that sees any; seconds UTC."""
+    micro = histories.micro
+    users, counts = _micro_users(histories), histories.macro_before
+    sees_any = counts > 0
+    return histories.macro.times[histories.macro.offsets[users[sees_any]] + counts[sees_any] - 1], micro.times[sees_any]
+
+
+def _closest_asof(histories: Histories) -> list[tuple[int, int]]:
+    """The (app time, target time) with the least time between, over every micro event as a target."""
+    macro, micro = histories.macro, histories.micro
+    for name, view in (("app", macro), ("item", micro)):
+        _check_order(histories, name, view)
+    users, counts = _micro_users(histories), histories.macro_before
+    lengths = macro.lengths[users]
+    assert ((counts >= 0) & (counts <= lengths)).all(), "an as-of count is beyond the user's app events"
+    seen, targets = closest_inputs(histories)
+    _check_asof(histories, users[counts > 0], seen, targets, seen < targets)
+    has_later = counts < lengths
+    unseen = macro.times[macro.offsets[users[has_later]] + counts[has_later]]
+    _check_asof(histories, users[has_later], unseen, micro.times[has_later], unseen >= micro.times[has_later])
+    if len(seen) == 0:
+        return []
+    closest = int(np.argmin(targets - seen))
+    return [(int(seen[closest]), int(targets[closest]))]
+
+
+def _micro_users(histories: Histories) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(histories)), histories.micro.lengths)
+
+
+def _check_order(histories: Histories, name: str, view: ViewHistories) -> None:
+    users = np.repeat(np.arange(len(histories)), view.lengths)
+    backwards = (np.diff(view.times) < 0) & (np.diff(users) == 0)
+    if backwards.any():
+        event = int(np.argmax(backwards))
+        raise LeakError(
+            f"user {histories.user_ids[users[event]]!r} has an {name} event at {_iso(view.times[event])} before one at "
+            f"{_iso(view.times[event + 1])}; {_ADVICE}"
+        )
+
+
+def _check_asof(
+    histories: Histories,
+    users: NDArray[np.int64],
+    app_times: NDArray[np.int64],
+    target_times: NDArray[np.int64],
+    is_right: NDArray[np.bool_],
+) -> None:
+    if is_right.all():
+        return
+    event = int(np.argmin(is_right))
+    raise LeakError(
+        f"user {histories.user_ids[users[event]]!r}: the app event at {_iso(app_times[event])} is on the wrong side of the target at "
+        f"{_iso(target_times[event])}; an input is strictly earlier; {_ADVICE}"
+    )
+
+
+def _check_vocabularies(counts: dict[str, NDArray[np.int64]], vocabularies: Vocabularies) -> None:
+    for field in fields(vocabularies):
+        vocabulary = getattr(vocabularies, field.name)
+        wrong = np.flatnonzero(counts[field.name][UNKNOWN + 1 :] != vocabulary.known_counts())
+        if len(wrong):
+            token = vocabulary.tokens[int(wrong[0])].as_py()
+            raise LeakError(
+                f"the {field.name} vocabulary counts {vocabulary.known_counts()[wrong[0]]} events of {token!r}, but it has "
+                f"{counts[field.name][UNKNOWN + 1 :][wrong[0]]} training events; {_ADVICE}"
+            )
+
+
+def _owner(view: ViewHistories, event: int) -> int:
+    return int(np.searchsorted(view.offsets, event, side="right")) - 1
+
+
+def _iso(seconds: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(seconds))).isoformat()

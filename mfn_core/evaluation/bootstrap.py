@@ -1,0 +1,39 @@
+"""95 % percentile intervals by resampling users."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Figures = Mapping[str, float | None]
+Interval = tuple[float, float]
+
+_PERCENTILES = (2.5, 97.5)
+_MIN_DEFINED_SHARE = 0.5
+
+
+def intervals(figures: Callable[[NDArray[np.int64]], Figures], num_users: int, samples: int, seed: int = 0) -> dict[str, Interval | None]:
+    """A 95 % interval per figure.
+
+    A resample in which a figure is undefined (one class only) is left out of that figure's interval; where more than half
+    are, the interval is None.
+
+    Args:
+        figures: from the positions of the resampled users, which may repeat, to figures by name.
+        num_users: users to draw from, as many at a time.
+        samples: number of resamples.
+        seed: the same seed draws the same users, so two models are compared on the same resamples.
+    """
+    generator = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {}
+    for _ in range(samples if num_users else 0):
+        for name, value in figures(generator.integers(0, num_users, num_users)).items():
+            drawn.setdefault(name, []).extend([] if value is None else [value])
+    return {name: _interval(values, samples) for name, values in drawn.items()}
+
+
+def _interval(values: list[float], samples: int) -> Interval | None:
+    if len(values) < _MIN_DEFINED_SHARE * samples:
+        return None
+    low, high = np.percentile(values, _PERCENTILES)
+    return float(low), float(high)

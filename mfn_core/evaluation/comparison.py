@@ -1,0 +1,92 @@
+"""Is one model worse than another on the same users? Paired bootstrap of the difference."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mfn_core.evaluation.bootstrap import Figures, intervals
+from mfn_core.evaluation.evaluator import by_label, figures_of
+from mfn_core.schema import USER_ID, DownstreamTask
+
+DECISIVE: dict[DownstreamTask, str] = {"activity": "auc", "attribute": "auc", "recommendation": "ndcg@10"}
+
+Verdict = Literal["better", "worse", "no difference", "undefined"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One label of a downstream task: candidate minus champion on the users that both were asked about."""
+
+    task: DownstreamTask
+    label: str  # the attribute's name, else the task's
+    metric: str
+    n: int
+    champion: float | None
+    candidate: float | None
+    difference: float | None
+    low: float | None  # 95 % interval of the difference
+    high: float | None
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object without NaN."""
+        return asdict(self)
+
+
+def compare(task: DownstreamTask, champion: pa.Table, candidate: pa.Table, *, samples: int, seed: int = 0) -> list[Comparison]:
+    """Compare two models' scores, label by label, on their common users.
+
+    A label is worse (better) where the whole 95 % interval of the difference lies below (above) zero.
+
+    Args:
+        task: of both tables.
+        champion: ``Evaluation.scores`` of the champion.
+        candidate: the same of the candidate.
+        samples: bootstrap resamples.
+        seed: of the resamples.
+    """
+    old, new = by_label(task, champion), by_label(task, candidate)
+    return [_compare(task, label, old[label], new[label], samples, seed) for label in new if label in old]
+
+
+def _compare(task: DownstreamTask, label: str, champion: pa.Table, candidate: pa.Table, samples: int, seed: int) -> Comparison:
+    champion, candidate = _on_common_users(champion, candidate)
+    metric = DECISIVE[task]
+    old, new = figures_of(task, champion), figures_of(task, candidate)
+
+    def difference(chosen: NDArray[np.int64]) -> Figures:
+        before, after = old(chosen)[metric], new(chosen)[metric]
+        return {metric: None if before is None or after is None else after - before}
+
+    everybody = np.arange(candidate.num_rows)
+    interval = intervals(difference, candidate.num_rows, samples, seed).get(metric)
+    low, high = interval or (None, None)
+    return Comparison(
+        task=task,
+        label=label,
+        metric=metric,
+        n=candidate.num_rows,
+        champion=old(everybody)[metric],
+        candidate=new(everybody)[metric],
+        difference=difference(everybody)[metric],
+        low=low,
+        high=high,
+        verdict=_verdict(low, high),
+    )
+
+
+def _verdict(low: float | None, high: float | None) -> Verdict:
+    if low is None or high is None:
+        return "undefined"
+    return "worse" if high < 0 else "better" if low > 0 else "no difference"
+
+
+def _on_common_users(champion: pa.Table, candidate: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Both tables' rows of the users they share, in the same order."""
+    _, old_rows, new_rows = np.intersect1d(
+        champion[USER_ID].to_numpy().astype(str), candidate[USER_ID].to_numpy().astype(str), assume_unique=True, return_indices=True
+    )
+    return champion.take(pa.array(old_rows)), candidate.take(pa.array(new_rows))

@@ -1,0 +1,1 @@
+"""From histories to answers: the predictor that evaluation, batch scoring and serving share."""

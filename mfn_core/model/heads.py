@@ -1,0 +1,46 @@
+"""What is read off the user representation and the hidden states: the three downstream tasks."""
+
+import torch
+from torch import Tensor, nn
+
+from mfn_core.model.dropout import ByteDropout
+from mfn_core.model.encoder import gather_events
+
+
+class ClassificationHead(nn.Module):
+    """A two-layer perceptron on u: logits of an attribute's classes, or the one logit of activity."""
+
+    def __init__(self, *, width: int, num_logits: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), ByteDropout(dropout), nn.Linear(width, num_logits))
+
+    def forward(self, user_BD: Tensor) -> Tensor:
+        """Logits [B, num_logits]."""
+        return self.layers(user_BD)
+
+
+class NextItemQuery(nn.Module):
+    """q_t = LayerNorm(h_l,t + g W h_g,asof(t)), to be multiplied with the item table.
+
+    asof(t) is the last app event strictly before the item to be predicted; without one the second term is zero.
+    The scalar g starts at 0: the macro view joins as far as it helps. The query does not read the user representation
+    u: u pools the whole history, so at every position but the last it has seen the answer.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.macro = nn.Linear(width, width, bias=False)
+        self.macro_gate = nn.Parameter(torch.zeros(()))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, micro_BPD: Tensor, macro_hidden_BLD: Tensor, asof_BP: Tensor) -> Tensor:
+        """Queries [B, P, D] of P positions per user.
+
+        Args:
+            micro_BPD: Micro hidden states at the positions.
+            macro_hidden_BLD: All macro hidden states.
+            asof_BP: Position of the last app event before each target, -1 where there is none.
+        """
+        macro_BPD = gather_events(self.macro(macro_hidden_BLD), asof_BP.clamp(min=0))
+        known_BP1 = (asof_BP >= 0)[:, :, None]
+        return self.norm(micro_BPD + self.macro_gate * macro_BPD * known_BP1)

@@ -1,0 +1,33 @@
+"""Where and in which precision to train."""
+
+from typing import Literal
+
+import torch
+
+from mfn_core.errors import ConfigError
+
+
+def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a setting names; ``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: CUDA is asked for and absent.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            f"device=cuda, but torch {torch.__version__} sees no CUDA device here; set device=auto or cpu, or run on a GPU machine"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def pick_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """The type of the matrix products. ``auto``: bfloat16 on a GPU that computes it in hardware, else float32.
+
+    Raises:
+        ConfigError: bfloat16 is asked for on a GPU without it.
+    """
+    hardware = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "bfloat16" and device.type == "cuda" and not hardware:
+        raise ConfigError(f"precision=bfloat16, but {torch.cuda.get_device_name(device)} lacks it; set precision=auto or float32")
+    return torch.bfloat16 if name == "bfloat16" or (name == "auto" and hardware) else torch.float32

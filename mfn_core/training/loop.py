@@ -1,0 +1,392 @@
+"""The training run: epochs of Adam at a constant rate, validation after each, a checkpoint after each, the best weights kept.
+
+Activity and attribute labels are learned from users of the train split alone; the next item from every user's history up to
+the held-out events (leave-one-out). The next-item loss has weight 1, the others the weights of the config.
+
+A seed fixes a run: every epoch seeds the generators from (seed, epoch), and on a CPU only deterministic kernels run, so a run
+that goes on from the checkpoint of any epoch ends in the same weights, bit for bit (same machine, same number of threads). CUDA
+kernels that add in any order keep GPU runs from that.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.utils.deterministic
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.data.batching import batches, collate
+from mfn_core.data.dataset import Dataset
+from mfn_core.errors import InsufficientDataError, PermanentError
+from mfn_core.model.builder import build_network
+from mfn_core.model.bundle import save_bundle
+from mfn_core.model.losses import Losses, total_loss
+from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.schema import SPLITS
+from mfn_core.training import BUNDLE, RESULT
+from mfn_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mfn_core.training.device import pick_device, pick_precision
+from mfn_core.training.feed import feed
+from mfn_core.training.progress import Progress, Stop, TrainingResult
+from mfn_core.training.validation import Validation, score, window_lengths
+
+_TRAIN = SPLITS.index("train")
+_LOSS_NAMES = ("total", "next_item", "activity", "attribute", "mutual_information")
+_WINDOW = 100  # steps between two looks at the losses: each look makes the host wait for the device
+_SECONDS_BETWEEN_REPORTS = 5.0
+_log = logging.getLogger(__name__)
+
+
+def train(
+    dataset: Dataset,
+    network_config: NetworkConfig,
+    config: TrainingConfig,
+    folder: Path,
+    report: Callable[[Progress], None],
+) -> TrainingResult:
+    """Train to the end, going on from the folder's checkpoint where there is one.
+
+    Args:
+        dataset: histories, labels and splits.
+        network_config: the network.
+        config: optimization and stopping.
+        folder: gets ``checkpoint.pt``, and in the end ``bundle/`` (the best weights) and ``result.json``.
+        report: told every few seconds, and after every epoch once its checkpoint is on disk; a run that goes on from a
+            checkpoint tells its epoch again.
+
+    Returns:
+        How it went; the same as ``result.json``.
+
+    Raises:
+        ArtifactError: the folder's checkpoint is of other data or settings.
+        ConfigError: the device is not there.
+        InsufficientDataError: there is nothing to learn from.
+        PermanentError: the loss is no longer finite.
+    """
+    run = _Run(dataset, network_config, config, folder, report)
+    with _deterministic(run.device):
+        return run.to_the_end()
+
+
+class _Run:
+    """One run: its network, its optimizer, its clock and its history of epochs."""
+
+    def __init__(
+        self, dataset: Dataset, network_config: NetworkConfig, config: TrainingConfig, folder: Path, report: Callable[[Progress], None]
+    ) -> None:
+        self.device = pick_device(config.device)
+        self._dataset, self._network_config, self._config = dataset, network_config, config
+        self._folder, self._report = folder, report
+        self._precision = pick_precision(config.precision, self.device)
+        self._rows = _learnable_rows(dataset)
+        self._lengths = window_lengths(dataset.histories, network_config)[self._rows]
+        self._num_steps = -(-len(self._rows) // config.batch_size)
+        self._activity_B, self._attributes_BA = _train_labels(dataset)
+        self._validation = Validation(dataset, network_config, config)
+        _seed_generators(config.seed, 0)
+        self._network: MacroMicroFusionNetwork = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
+        self._network.to(self.device)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self._identity: dict[str, Any] = {
+            "dataset": _digest(dataset),
+            **network_config.model_dump(mode="json"),
+            **config.model_dump(mode="json"),
+        }
+        self._best_network: dict[str, Tensor] = {}
+        self._history: list[Progress] = []
+        self._seconds_before = 0.0
+        self._started = self._last_report = time.monotonic()
+        self._resume()
+
+    def to_the_end(self) -> TrainingResult:
+        """Epochs until a limit is met, then the bundle and the result."""
+        if self._history:
+            _log.info("going on from the checkpoint of epoch %d", self._history[-1].epoch)
+            self._report(self._history[-1])  # whoever listened may have died before hearing of it
+        while (stopped := self._stopped()) is None:
+            self._epoch(len(self._history) + 1)
+        result = self._result(stopped)
+        self._network.load_state_dict(self._best_network)
+        save_bundle(
+            self._folder / BUNDLE,
+            self._network.cpu(),
+            self._network_config,
+            self._dataset.vocabularies,
+            self._dataset.attribute_classes,
+            self._facts(result),
+        )
+        _write_json(self._folder / RESULT, result.to_json())
+        return result
+
+    def _resume(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = load_checkpoint(self._folder, self._identity)
+        if checkpoint is None:
+            return
+        self._network.load_state_dict(checkpoint.network)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._best_network = checkpoint.best_network
+        self._history = list(checkpoint.history)
+        self._seconds_before = checkpoint.seconds
+
+    def _stopped(self) -> Stop | None:
+        if not self._history:
+            return None
+        last = self._history[-1]
+        if last.epoch >= self._config.max_epochs:
+            return "max_epochs"
+        if last.epoch - last.best_epoch >= self._config.patience:
+            return "patience"
+        return "max_minutes" if self._seconds() >= self._config.max_minutes * 60 else None
+
+    def _epoch(self, epoch: int) -> None:
+        began = time.monotonic()
+        losses = self._learn(epoch, began)
+        users_per_s = len(self._rows) / (time.monotonic() - began)
+
+        def tick(step: int) -> None:
+            if self._is_report_due():
+                self._tell("validation", epoch, step, self._validation.num_steps, losses, users_per_s)
+
+        with self._autocast():
+            figures = self._validation.measure(self._network, tick)
+        reached = score(figures)
+        best = self._best(epoch, reached)
+        if best[0] == epoch:
+            self._best_network = {name: tensor.to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+        progress = Progress(
+            phase="epoch",
+            epoch=epoch,
+            max_epochs=self._config.max_epochs,
+            step=self._num_steps,
+            num_steps=self._num_steps,
+            losses=losses,
+            validation=figures,
+            score=reached,
+            best_epoch=best[0],
+            best_score=best[1],
+            users_per_s=users_per_s,
+            seconds_left=self._seconds_left(epoch),
+        )
+        self._history.append(progress)
+        self._save()
+        self._last_report = time.monotonic()
+        self._report(progress)
+
+    def _learn(self, epoch: int, began: float) -> dict[str, float]:
+        """One pass over the users; the mean losses."""
+        _seed_generators(self._config.seed, epoch)
+        self._network.train()
+        window = torch.zeros(_WINDOW, len(_LOSS_NAMES), device=self.device)
+        totals = np.zeros(len(_LOSS_NAMES))
+        read = 0
+        order = batches(self._lengths, self._config.batch_size, seed=self._config.seed, epoch=epoch, shuffle=True)
+        for step, batch in enumerate(feed(self._collate, order, self.device), start=1):
+            with self._autocast():
+                losses = total_loss(self._network, batch, self._config)
+            self._optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_clip)
+            self._optimizer.step()
+            window[step - read - 1] = _stacked(losses)
+            is_due = self._is_report_due()
+            if step - read == _WINDOW or step == self._num_steps or is_due:
+                totals += self._checked(window[: step - read].double().cpu().numpy(), epoch, read)
+                read = step
+            if is_due and step < self._num_steps:
+                users_per_s = min(step * self._config.batch_size, len(self._rows)) / (time.monotonic() - began)
+                self._tell("training", epoch, step, self._num_steps, _named(totals / step), users_per_s)
+        return _named(totals / self._num_steps)
+
+    def _collate(self, positions: NDArray[np.int64]):
+        return collate(
+            self._dataset.histories,
+            self._rows[positions],
+            prefix="train",
+            held_out_B=self._dataset.held_out_B,
+            max_macro_length=self._network_config.max_macro_length,
+            max_micro_length=self._network_config.max_micro_length,
+            activity_B=self._activity_B,
+            attributes_BA=self._attributes_BA,
+            query_time=self._dataset.cut,
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision is torch.bfloat16)
+
+    def _checked(self, losses_SN: NDArray[np.float64], epoch: int, steps_before: int) -> NDArray[np.float64]:
+        """Sums over the steps of a window.
+
+        Raises:
+            PermanentError: a loss is infinite or no number.
+        """
+        broken = np.flatnonzero(~np.isfinite(losses_SN).all(axis=1))
+        if len(broken):
+            values = ", ".join(f"{name}={value:.6g}" for name, value in zip(_LOSS_NAMES, losses_SN[broken[0]], strict=True))
+            raise PermanentError(
+                f"training diverged in epoch {epoch}, step {steps_before + broken[0] + 1} of {self._num_steps}: {values}; "
+                f"learning_rate={self._config.learning_rate:g} and gradient_clip={self._config.gradient_clip:g}: "
+                f"lower one of them, or set precision=float32"
+            )
+        return losses_SN.sum(axis=0)
+
+    def _best(self, epoch: int, now: float | None) -> tuple[int, float | None]:
+        """Epoch and score of the best weights. Without a score the latest are the best."""
+        last = self._history[-1] if self._history else None
+        if last is None or now is None or last.best_score is None or now > last.best_score:
+            return epoch, now
+        return last.best_epoch, last.best_score
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _seconds_left(self, epochs_done: float) -> float:
+        """At most this many seconds are left, at the pace so far: by the epochs to go and by ``max_minutes``."""
+        seconds = self._seconds()
+        by_epochs = seconds / epochs_done * (self._config.max_epochs - epochs_done)
+        return min(by_epochs, max(self._config.max_minutes * 60 - seconds, 0.0))
+
+    def _is_report_due(self) -> bool:
+        return time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS
+
+    def _tell(
+        self,
+        phase: Literal["training", "validation"],
+        epoch: int,
+        step: int,
+        num_steps: int,
+        losses: dict[str, float],
+        users_per_s: float,
+    ) -> None:
+        last = self._history[-1] if self._history else None
+        progress = Progress(
+            phase=phase,
+            epoch=epoch,
+            max_epochs=self._config.max_epochs,
+            step=step,
+            num_steps=num_steps,
+            losses=losses,
+            validation={},
+            score=None,
+            best_epoch=last.best_epoch if last else 0,
+            best_score=last.best_score if last else None,
+            users_per_s=users_per_s,
+            seconds_left=self._seconds_left(epoch if phase == "validation" else epoch - 1 + step / num_steps),
+        )
+        self._last_report = time.monotonic()
+        self._report(progress)
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self._folder,
+            Checkpoint(
+                identity=self._identity,
+                network=self._network.state_dict(),
+                optimizer=self._optimizer.state_dict(),
+                best_network=self._best_network,
+                history=tuple(self._history),
+                seconds=self._seconds(),
+            ),
+        )
+
+    def _result(self, stopped: Stop) -> TrainingResult:
+        last = self._history[-1]
+        return TrainingResult(
+            stopped=stopped,
+            epochs=last.epoch,
+            best_epoch=last.best_epoch,
+            best_score=last.best_score,
+            validation=self._history[last.best_epoch - 1].validation,
+            num_parameters=sum(parameter.numel() for parameter in self._network.parameters()),
+            num_users=len(self._rows),
+            device=self.device.type,
+            precision=str(self._precision).removeprefix("torch."),
+            seconds=self._seconds(),
+            users_per_s=float(np.median([progress.users_per_s for progress in self._history])),
+            history=tuple(self._history),
+        )
+
+    def _facts(self, result: TrainingResult) -> dict[str, Any]:
+        return {
+            "tasks": list(self._dataset.tasks),
+            "cut": self._dataset.cut,
+            "horizon_days": self._dataset.horizon_days,
+            "best_epoch": result.best_epoch,
+            "validation": result.validation,
+        }
+
+
+def _learnable_rows(dataset: Dataset) -> NDArray[np.int64]:
+    """Users who teach something: a next item, or a label of the train split."""
+    activity_B, attributes_BA = _train_labels(dataset)
+    has_next_B = dataset.histories.micro.lengths - dataset.held_out_B >= 2
+    rows = np.flatnonzero(has_next_B | (activity_B >= 0) | (attributes_BA >= 0).any(axis=1))
+    if len(rows) == 0:
+        raise InsufficientDataError(
+            f"none of the dataset's {len(dataset.histories)} users has two item events or a label to learn from; "
+            f"ingest more days, or a users table with attributes"
+        )
+    return rows
+
+
+def _train_labels(dataset: Dataset) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Labels with those of the validation and test users taken out."""
+    is_train_B = dataset.split_B == _TRAIN
+    activity_B = np.where(is_train_B, dataset.activity_B, -1).astype(np.int8)
+    return activity_B, np.where(is_train_B[:, None], dataset.attributes_BA, -1).astype(np.int32)
+
+
+def _digest(dataset: Dataset) -> str:
+    """SHA-256 of everything that training reads."""
+    histories = dataset.histories
+    hasher = hashlib.sha256(json.dumps([dataset.cut, dataset.attribute_classes]).encode())
+    arrays = [dataset.split_B, dataset.activity_B, dataset.attributes_BA, dataset.held_out_B, histories.macro_before]
+    for view in (histories.macro, histories.micro):
+        arrays += [view.offsets, view.ids, view.categories, view.times]
+    for array in arrays:
+        hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()
+
+
+def _seed_generators(seed: int, epoch: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]))
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Generator[None]:
+    """On a CPU, only kernels that add in a fixed order: ``index_put_`` and its like race otherwise."""
+    switches: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), switches.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    switches.fill_uninitialized_memory = False  # it would write every new tensor twice
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        switches.fill_uninitialized_memory = before[1]
+
+
+def _stacked(losses: Losses) -> Tensor:
+    return torch.stack([getattr(losses, name).detach().float() for name in _LOSS_NAMES])
+
+
+def _named(losses: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(_LOSS_NAMES, losses.tolist(), strict=True))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
+    os.replace(aside, path)

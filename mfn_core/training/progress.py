@@ -1,0 +1,74 @@
+"""What a training run tells while it goes and when it ends. Free of torch: the task that relays it stays light."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Stop = Literal["max_epochs", "patience", "max_minutes"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report: within an epoch's training or validation, or at the end of the epoch.
+
+    ``losses`` are means over the epoch so far (total, next_item, activity, attribute, mutual_information). ``validation``
+    and ``score`` belong to the end of an epoch: ``activity_auc``, ``attribute_auc`` (and one per attribute), ``ndcg@10``,
+    ``hr@10``, as far as the data gives them. Epochs count from 1.
+    """
+
+    phase: Literal["training", "validation", "epoch"]
+    epoch: int
+    max_epochs: int
+    step: int
+    num_steps: int
+    losses: dict[str, float]
+    validation: dict[str, float]
+    score: float | None
+    best_epoch: int
+    best_score: float | None
+    users_per_s: float
+    seconds_left: float  # at most: patience or max_minutes may end the run before
+
+    def line(self) -> str:
+        """The report in one line for a person."""
+        parts = [f"epoch {self.epoch}/{self.max_epochs}"]
+        if self.phase != "epoch":
+            parts.append(f"{self.phase} step {self.step}/{self.num_steps}")
+        parts += [f"loss {self.losses['total']:.4f}"] if self.losses else []
+        parts += [f"{name} {value:.4f}" for name, value in self.validation.items()]
+        if self.phase == "epoch" and self.best_epoch:
+            parts.append(f"best epoch {self.best_epoch}" + ("" if self.best_score is None else f" ({self.best_score:.4f})"))
+        return ", ".join([*parts, f"{self.users_per_s:,.0f} users/s", f"at most {_duration(self.seconds_left)} left"])
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a finished run went. ``history`` holds the last report of every epoch."""
+
+    stopped: Stop
+    epochs: int
+    best_epoch: int
+    best_score: float | None
+    validation: dict[str, float]
+    num_parameters: int
+    num_users: int
+    device: str
+    precision: str
+    seconds: float
+    users_per_s: float
+    history: tuple[Progress, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,199 @@
+"""What every DAG shares: assets, forms, retries, links. The only module of ``tasks`` that knows Airflow."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+
+from airflow.sdk import (
+    Asset,
+    Context,
+    CronPartitionTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    PartitionedAssetTimetable,
+    RetryAction,
+    RetryRule,
+    RollupMapper,
+    StartOfWeekMapper,
+    TriggerRule,
+    WeekWindow,
+    get_current_context,
+)
+from airflow.sdk.exceptions import AirflowSkipException
+from pydantic import ValidationError
+
+from mfn_core.config import Config
+from mfn_core.errors import ConfigError, PartitionNotReadyError, PermanentError, TransientError
+from mfn_core.schema import APP_LOGS, ITEM_LOGS, USERS, View
+from tasks.dag_configs import IngestConfig, ValidateConfig
+from tasks.settings import Settings, load_settings
+
+C = TypeVar("C", bound=Config)
+
+GPU_POOL = "gpu"
+
+# Every asset is partitioned: Airflow queues no unpartitioned consumer for an event that carries a key. The logs and the
+# validated days carry the day; the model's assets carry its version.
+APP_LOGS_ASSET = Asset(f"mfn_{APP_LOGS.dataset}", group="mfn")
+ITEM_LOGS_ASSET = Asset(f"mfn_{ITEM_LOGS.dataset}", group="mfn")
+LOG_ASSETS: dict[View, Asset] = {"macro": APP_LOGS_ASSET, "micro": ITEM_LOGS_ASSET}
+USERS_ASSET = Asset(f"mfn_{USERS}", group="mfn")
+VALIDATED_ASSET = Asset("mfn_validated_day", group="mfn")
+CANDIDATE_ASSET = Asset("mfn_candidate", group="mfn")
+CHAMPION_ASSET = Asset("mfn_champion", group="mfn")
+SCORES_ASSET = Asset("mfn_scores", group="mfn")
+
+# Midnight: a backfill's window ends at 00:00 of its last day, so a later hour would leave that day out.
+DAILY = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d")
+
+WEEKLY = PartitionedAssetTimetable(
+    assets=VALIDATED_ASSET,
+    default_partition_mapper=RollupMapper(upstream_mapper=StartOfWeekMapper(input_format="%Y-%m-%d"), window=WeekWindow()),
+)
+# For what follows mapped tasks of which some are skipped with a reason.
+SOME_SUCCEEDED = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+
+RETRIES = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(PermanentError, RetryAction.FAIL, reason="The same input fails again."),
+        RetryRule([AssertionError, TypeError], RetryAction.FAIL, reason="A programmer's error."),
+        RetryRule(PartitionNotReadyError, RetryAction.RETRY, timedelta(minutes=20), reason="The raw partition has not arrived."),
+        RetryRule(TransientError, RetryAction.RETRY, timedelta(minutes=1), reason="The same call may succeed later."),
+    ]
+)
+_TASK_DEFAULTS: dict[str, Any] = {
+    "owner": "mfn",
+    "retries": 2,
+    "retry_delay": timedelta(minutes=2),
+    "retry_policy": RETRIES,
+    "execution_timeout": timedelta(minutes=30),
+}
+
+
+def dag_arguments(model: type[Config], max_active_runs: int = 1) -> dict[str, Any]:
+    """What every DAG is made with: its form, no catching up, one run at a time, and what all tasks have."""
+    return {"params": params_from(model), "catchup": False, "max_active_runs": max_active_runs, "default_args": _TASK_DEFAULTS}
+
+
+def params_from(model: type[Config]) -> dict[str, Param]:
+    """The form of a DAG: one Param per field, from the JSON schema that also validates the run's conf."""
+    return {name: _param(_section(model, name), schema) for name, schema in model.model_json_schema()["properties"].items()}
+
+
+def config_from(model: type[C], context: Context) -> C:
+    """The run's conf as its config. Airflow itself lets unknown keys pass.
+
+    Raises:
+        ConfigError: a key is unknown or a value is out of range.
+    """
+    conf = dict(context["dag_run"].conf or {})
+    unknown = sorted(conf.keys() - model.model_fields.keys())
+    if unknown:
+        raise ConfigError("; ".join(_unknown(key, model) for key in unknown) + f". Known are {', '.join(model.model_fields)}")
+    try:
+        return model.model_validate(conf)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_invalid(detail) for detail in error.errors()) + ". Trigger again with other values") from error
+
+
+def start(model: type[C]) -> tuple[Settings, C]:
+    """What the body of a task begins with: the settings, and the run's conf as its config."""
+    return load_settings(), config_from(model, get_current_context())
+
+
+def partition_day() -> date | None:
+    """The day of a run that was made for one day's partition; None for a manual range and for a model's version."""
+    try:
+        return date.fromisoformat(get_current_context()["dag_run"].partition_key or "")
+    except ValueError:
+        return None
+
+
+def days_from(config: IngestConfig | ValidateConfig) -> tuple[date | None, date | None]:
+    """First and last day of a run: those of its conf, else its partition's, else open ends.
+
+    Raises:
+        ConfigError: the first day is after the last.
+    """
+    if config.first_day is None and config.last_day is None:
+        return partition_day(), partition_day()
+    if config.first_day and config.last_day and config.first_day > config.last_day:
+        raise ConfigError(f"first_day={config.first_day} is after last_day={config.last_day}; swap them")
+    return config.first_day, config.last_day
+
+
+def is_automatic() -> bool:
+    """Whether an asset started the run, not a person."""
+    return get_current_context()["dag_run"].run_type == "asset_triggered"
+
+
+def skip(reason: str) -> NoReturn:
+    """Skip the running task and what follows; the reason stands in its log and, as ``skipped``, among its XComs."""
+    get_current_context()["ti"].xcom_push("skipped", reason)
+    raise AirflowSkipException(reason)
+
+
+def announce_days(asset: Asset, days: Iterable[str]) -> None:
+    """Emit the asset of the days in the last complete calendar week of ``days``, and of those after it.
+
+    Consumers compute their work from manifests, whatever day wakes them: a first load of years must wake them for a
+    complete week, not fire a training for each of its weeks.
+    """
+    ordered = sorted(days)
+    if not ordered:
+        skip("no day was published")
+    last = date.fromisoformat(ordered[-1])
+    monday = last - timedelta(days=(last.weekday() + 1) % 7 + 6)
+    get_current_context()["outlet_events"][asset].add_partitions([day for day in ordered if day >= str(monday)])
+
+
+def announce_version(asset: Asset, registered: Mapping[str, Any]) -> None:
+    """Emit the asset of a model version, with what is known of it."""
+    event = get_current_context()["outlet_events"][asset]
+    event.extra = dict(registered)
+    event.add_partitions(f"v{registered['version']}")
+
+
+def run_tags(settings: Settings) -> dict[str, str]:
+    """Tags that lead from an MLflow run back to the Airflow run."""
+    context = get_current_context()
+    run = context["dag_run"]
+    return {
+        "airflow.dag_id": run.dag_id,
+        "airflow.run_id": run.run_id,
+        "airflow.try_number": str(context["ti"].try_number),
+        "airflow.url": f"{settings.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}",
+    }
+
+
+def _param(section: str | None, schema: dict[str, Any]) -> Param:
+    keywords = _flattened(schema)
+    if section:
+        keywords["section"] = section
+    return Param(keywords.pop("default"), description=keywords.pop("description", None), **keywords)
+
+
+def _flattened(schema: dict[str, Any]) -> dict[str, Any]:
+    """The UI draws no field for ``anyOf``: ``int | None`` becomes ``type: [integer, null]``."""
+    if "anyOf" not in schema:
+        return dict(schema)
+    value, null = schema["anyOf"]
+    assert null == {"type": "null"}, f"only 'X | None' fits a form, not {schema['anyOf']}"
+    return {**{key: item for key, item in schema.items() if key != "anyOf"}, **value, "type": [value["type"], "null"]}
+
+
+def _section(model: type[Config], name: str) -> str | None:
+    owner = next(cls for cls in model.__mro__ if name in inspect.get_annotations(cls))
+    return None if owner is model else owner.__name__.removesuffix("Config")
+
+
+def _unknown(key: str, model: type[Config]) -> str:
+    close = difflib.get_close_matches(key, model.model_fields, n=1)
+    return f"unknown setting {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+def _invalid(detail: Mapping[str, Any]) -> str:
+    return f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"

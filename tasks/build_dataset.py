@@ -1,0 +1,264 @@
+"""Curated logs to a point-in-time dataset: the engine filters and sorts, the core encodes, proves and writes."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mfn_core.config import DatasetConfig
+from mfn_core.data import fitting, window
+from mfn_core.data.attributes import MAX_AUTO_CLASSES, AttributeLabels, attribute_labels
+from mfn_core.data.batching import HELD_OUT_EVENTS
+from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shard_path, write_facts, write_shard
+from mfn_core.data.leaks import prove_no_leak
+from mfn_core.data.sequences import build_histories
+from mfn_core.data.splits import split_codes, user_hashes
+from mfn_core.data.summary import Summary, summarize
+from mfn_core.data.vocabulary import Vocabularies
+from mfn_core.data.window import Window
+from mfn_core.errors import InsufficientDataError
+from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema
+from tasks import audit, curated, engine, manifest, storage
+from tasks.events import Events
+from tasks.manifest import Manifest
+from tasks.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+KIND = "dataset"
+_NO_ITEM_LOG = "this deployment has no item log"
+
+
+@dataclass(frozen=True)
+class _Population:
+    """The users of the dataset, shard by shard, sorted by id within one, with their labels."""
+
+    user_ids: NDArray[np.object_]
+    shard_starts: NDArray[np.int64]  # [num_shards + 1]
+    split_B: NDArray[np.int8]
+    activity_time_B: NDArray[np.int64]
+    attributes: AttributeLabels
+
+    def shards(self) -> Iterator[tuple[int, slice]]:
+        """Number and rows of each shard."""
+        for number, (start, stop) in enumerate(zip(self.shard_starts[:-1], self.shard_starts[1:], strict=True)):
+            yield number, slice(int(start), int(stop))
+
+
+def build_dataset(
+    settings: Settings, config: DatasetConfig, first_day: date | None, last_day: date | None, fingerprint: str
+) -> dict[str, Any]:
+    """Build the dataset of a fingerprint, or return the finished one.
+
+    Args:
+        settings: where the curated logs and the datasets are.
+        config: cut, horizon, attributes, vocabularies, splits.
+        first_day: first curated day to read; None: all.
+        last_day: last curated day to read; None: all.
+        fingerprint: digest of inputs, config and code; names the artifact.
+
+    Returns:
+        The manifest, as JSON.
+
+    Raises:
+        ConfigError: the cut, the horizon or an attribute does not fit the data.
+        InsufficientDataError: too few users, a label of one class, a view of the deployment without a curated day, or nothing to learn.
+        LeakError: what was written breaks a rule of point-in-time.
+        AuditError: the dataset fails its suite.
+    """
+    uri = storage.join(settings.store, "datasets", fingerprint[:16])
+    if finished := manifest.find(uri, fingerprint):
+        _log.info("nothing to do: dataset %s is already built", uri)
+        return finished.model_dump(mode="json")
+    partitions = {view: _partitions(settings, LOGS[view], first_day, last_day) for view in settings.views}
+    users = curated.users(settings)
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    with engine.connect(settings) as connection, storage.staged_folder(uri, settings.scratch) as folder:
+        events = Events.load(connection, partitions)
+        chosen = _choose_window(events, config)
+        user_table = None if users is None else engine.read_parquet(connection, curated.part_uris(users)).to_pyarrow()
+        population = _population(events, chosen, user_table, config)
+        facts = _facts(chosen, population, events, user_table, config)
+        _log.info("%d users with an event before the cut %s", len(population.user_ids), _iso(chosen.cut))
+        vocabularies = _write_shards(settings, events, population, facts, config.min_count, folder)
+        proof = prove_no_leak(lambda: _shards(folder, facts), chosen, vocabularies)
+        summary = summarize(_shards(folder, facts), chosen)
+        facts = _with_recommendation_checked(facts, summary)
+        write_facts(folder, facts, vocabularies)
+        verdict = _audit(settings, summary, config, fingerprint)
+        said = {"cut_time": _iso(facts.cut), "left_out_attributes": population.attributes.left_out, "verdict": verdict.as_fact()}
+        result = Manifest(
+            kind=KIND,
+            uri=uri,
+            digest=fingerprint,
+            rows=_rows(summary, vocabularies),
+            inputs={each.uri: each.digest for each in chain(*partitions.values(), [users] if users else [])},
+            config=config.model_dump(mode="json", include=set(DatasetConfig.model_fields)),
+            code=manifest.code_digest(),
+            created_at=manifest.now(),
+            facts=asdict(facts) | said | {"leak_proof": {task: asdict(proof[task]) for task in facts.tasks}},
+        )
+        manifest.write(result, str(folder))
+    _log.info("dataset %s: %s", uri, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result.rows.items()))
+    for task, why in facts.skipped.items():
+        _log.info("%s is left out: %s", task, why)
+    return result.model_dump(mode="json")
+
+
+def _partitions(settings: Settings, log: LogSchema, first_day: date | None, last_day: date | None) -> list[Manifest]:
+    found = curated.partitions(settings, log, first_day, last_day)
+    if any(each.rows["accepted"] for each in found):
+        return found
+    others = ", ".join(f'"{view}"' for view in settings.views if view != log.view)
+    remedy = f"; or set MFN_VIEWS='[{others}]' if this deployment has no such log" if others else ""
+    raise InsufficientDataError(
+        f"{log.dataset} has no curated rows from {first_day or 'the first day'} to {last_day or 'the last'} under "
+        f"{curated.log_uri(settings, log)}; ingest it{remedy}"
+    )
+
+
+def _choose_window(events: Events, config: DatasetConfig) -> Window:
+    end = window.end_of_data(events.last_time())
+    cut = None if config.cut is None else window.seconds_of(config.cut)
+    if "micro" not in events.logs:
+        return Window(end if cut is None else cut, None, _NO_ITEM_LOG)
+    first_event_U, micro_event_U = events.user_spans(cut)
+    return window.choose_window(
+        end=end, cut=config.cut, horizon_days=config.horizon_days, first_event_U=first_event_U, micro_event_U=micro_event_U
+    )
+
+
+def _population(events: Events, chosen: Window, users: pa.Table | None, config: DatasetConfig) -> _Population:
+    user_ids = events.users_before(chosen.cut)
+    if len(user_ids) < config.min_users:
+        raise InsufficientDataError(
+            f"{len(user_ids)} users have an event before the cut {_iso(chosen.cut)}, min_users={config.min_users}; "
+            "ingest more days or users, choose a later cut, or lower min_users"
+        )
+    shard_of = (user_hashes(user_ids, config.split_seed) % np.uint64(config.num_shards)).astype(np.int64)
+    user_ids = user_ids[np.argsort(shard_of, kind="stable")]
+    split_B = split_codes(user_ids, config.split_seed)
+    for code, split in enumerate(SPLITS):
+        if not (split_B == code).any():
+            raise InsufficientDataError(
+                f"not one of the {len(user_ids)} users falls into the {split} split at split_seed={config.split_seed}; "
+                "ingest more users, or choose another split_seed"
+            )
+    nobody = pa.table({USER_ID: pa.array([], pa.string())})
+    return _Population(
+        user_ids=user_ids,
+        shard_starts=np.append(0, np.cumsum(np.bincount(shard_of, minlength=config.num_shards))),
+        split_B=split_B,
+        activity_time_B=events.activity_times(chosen, user_ids),
+        attributes=attribute_labels(nobody if users is None else users, user_ids, config.attributes),
+    )
+
+
+def _facts(chosen: Window, population: _Population, events: Events, users: pa.Table | None, config: DatasetConfig) -> DatasetFacts:
+    skipped: dict[str, str] = {}
+    if chosen.horizon_days is None:
+        skipped["activity"] = chosen.reason
+    if not population.attributes.classes:
+        no_column = "none is asked for" if config.attributes == () else f"no column of the users table has 2 to {MAX_AUTO_CLASSES} values"
+        skipped["attribute"] = "there is no users table" if users is None else no_column
+    if "micro" not in events.logs:
+        skipped["recommendation"] = _NO_ITEM_LOG
+    return DatasetFacts(
+        cut=chosen.cut,
+        horizon_days=chosen.horizon_days,
+        attribute_classes=population.attributes.classes,
+        tasks=_runnable(skipped),
+        skipped=skipped,
+        num_shards=config.num_shards,
+    )
+
+
+def _with_recommendation_checked(facts: DatasetFacts, summary: Summary) -> DatasetFacts:
+    if summary.held_out_events or "recommendation" in facts.skipped:
+        return facts
+    why = f"no user has more than {HELD_OUT_EVENTS} item events before the cut: nothing can be held out"
+    skipped = facts.skipped | {"recommendation": why}
+    return replace(facts, skipped=skipped, tasks=_runnable(skipped))
+
+
+def _runnable(skipped: dict[str, str]) -> tuple[DownstreamTask, ...]:
+    tasks = tuple(task for task in DOWNSTREAM_TASKS if task not in skipped)
+    if not tasks:
+        reasons = "; ".join(f"{task}: {why}" for task, why in skipped.items())
+        raise InsufficientDataError(f"no downstream task can run ({reasons}); bring an item log or a users table with attributes")
+    return tasks
+
+
+def _write_shards(
+    settings: Settings, events: Events, population: _Population, facts: DatasetFacts, min_count: int, folder: Path
+) -> Vocabularies:
+    """Write the shards, one in memory at a time: first in a draft coding, then in that of the fitted vocabularies."""
+    draft = events.draft_vocabularies(facts.cut)
+    names = tuple(facts.attribute_classes)
+    with tempfile.TemporaryDirectory(dir=settings.scratch) as aside:
+        drafts = Path(aside)
+        users = events.number_users(population.user_ids)
+        for number, part in population.shards():
+            tables = [events.histories_of(view, users, population.user_ids, part, facts.cut) for view in LOGS]
+            histories = build_histories(*tables, population.user_ids[part], draft, is_sorted=True)
+            is_active_B = population.activity_time_B[part] != MISSING
+            shard = Shard(
+                histories=histories,
+                split_B=population.split_B[part],
+                activity_B=np.where(facts.horizon_days is None, MISSING, is_active_B).astype(np.int8),
+                activity_time_B=population.activity_time_B[part],
+                attributes_BA=population.attributes.labels_UA[part],
+            )
+            write_shard(shard_path(drafts, number), shard, names)
+        counts = fitting.count_training_events((shard.histories for shard in _shards(drafts, facts)), draft)
+        vocabularies = fitting.fit_vocabularies(draft, counts, min_count)
+        for number, shard in enumerate(_shards(drafts, facts)):
+            final = replace(shard, histories=fitting.encode_again(shard.histories, draft, vocabularies))
+            write_shard(shard_path(folder, number), final, names)
+    return vocabularies
+
+
+def _shards(folder: Path, facts: DatasetFacts) -> Iterator[Shard]:
+    for number in range(facts.num_shards):
+        yield read_shard(shard_path(folder, number), facts.attribute_classes)
+
+
+def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str) -> audit.Verdict:
+    from expectations.dataset import suite
+
+    name = f"dataset-{fingerprint[:16]}"
+    row = {
+        "dataset": name,
+        "num_users": summary.users,
+        **{f"num_{split}": getattr(summary, f"{split}_users") for split in SPLITS},
+        "split_mismatch": summary.users - summary.train_users - summary.validation_users - summary.test_users,
+        "leak_violations": summary.leaks,
+        "null_tokens": summary.null_events,
+        "events_after_cut": summary.events_after_cut,
+        "unknown_share": summary.unknown_share,
+        "empty_histories": summary.empty_users,
+    }
+    return audit.judge(pd.DataFrame([row]), suite(config.min_users), name, settings)
+
+
+def _rows(summary: Summary, vocabularies: Vocabularies) -> dict[str, int]:
+    counted = ("users", *(f"{split}_users" for split in SPLITS), "active_users", "macro_events", "micro_events", "held_out_events")
+    return {name: getattr(summary, name) for name in counted} | {
+        "apps": len(vocabularies.macro_id.tokens),
+        "app_categories": len(vocabularies.macro_category.tokens),
+        "items": len(vocabularies.micro_id.tokens),
+        "item_categories": len(vocabularies.micro_category.tokens),
+    }
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,0 +1,110 @@
+"""May a new model stand for champion? Paired bootstrap against the champion on the test users of the current dataset."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from mfn_core.data.dataset import Dataset
+from mfn_core.data.fitting import encode_again
+from mfn_core.evaluation.comparison import Comparison, compare
+from mfn_core.evaluation.evaluator import score
+from mfn_core.inference.predictor import Predictor
+from tasks import storage, tracking
+from tasks.dag_configs import TrainConfig
+from tasks.evaluate import SCORES_FILE
+from tasks.manifest import Manifest
+from tasks.settings import Settings
+from tasks.tracking import Version
+
+_log = logging.getLogger(__name__)
+
+
+def gate(
+    settings: Settings,
+    config: TrainConfig,
+    dataset_manifest: Mapping[str, Any],
+    training_manifest: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Compare with the champion, task by task and attribute by attribute, where both can do it.
+
+    A candidate passes when there is no champion, or when nowhere the whole 95 % interval of candidate minus champion lies
+    below zero.
+
+    Returns:
+        ``passed, reason, champion`` (version or None), ``comparisons`` (the evidence table) and ``caveats``.
+
+    Raises:
+        ArtifactError: the champion does not load.
+    """
+    champion = tracking.version_of(settings, tracking.CHAMPION)
+    if champion is None:
+        return _verdict(True, "there is no champion yet", None, [], [])
+    if champion.tags.get(tracking.FINGERPRINT) == training_manifest["digest"]:
+        return _verdict(True, f"version {champion.number} is the champion itself", champion, [], [])
+    comparisons, caveats = _compare(settings, config, Manifest.model_validate(dataset_manifest), evaluations, champion)
+    worse = [_sentence(each) for each in comparisons if each.verdict == "worse"]
+    for each in comparisons:
+        _log.info("%s", _sentence(each))
+    if worse:
+        return _verdict(False, f"worse than champion version {champion.number}: {'; '.join(worse)}", champion, comparisons, caveats)
+    return _verdict(True, f"nowhere worse than champion version {champion.number}", champion, comparisons, caveats)
+
+
+def _compare(
+    settings: Settings, config: TrainConfig, dataset: Manifest, evaluations: Sequence[Mapping[str, Any]], champion: Version
+) -> tuple[list[Comparison], list[str]]:
+    predictor = Predictor.load(tracking.bundle_of(settings, champion), config.device)
+    data = _as_read_by(predictor, Dataset.open(storage.local_folder(dataset.uri, settings.scratch)))
+    comparisons: list[Comparison] = []
+    caveats = _caveats(config, data, predictor, champion)
+    for evaluation in evaluations:
+        task = evaluation["facts"]["task"]
+        if task not in predictor.tasks or (
+            task == "attribute" and not data.attribute_classes.keys() & predictor.bundle.attribute_classes.keys()
+        ):
+            caveats.append(f"{task} is not compared: the champion does not do it")
+            continue
+        scores = pq.read_table(storage.local_folder(evaluation["uri"], settings.scratch) / SCORES_FILE)
+        rival = score(predictor, data, task, split="test", mask_seen=config.mask_seen, batch_size=config.evaluation_batch_size)
+        comparisons += compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed)
+    return comparisons, caveats
+
+
+def _as_read_by(predictor: Predictor, data: Dataset) -> Dataset:
+    """The dataset in the ids of the model's own vocabularies."""
+    own = predictor.bundle.vocabularies
+    return replace(data, histories=encode_again(data.histories, data.vocabularies, own), vocabularies=own)
+
+
+def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion: Version) -> list[str]:
+    caveats: list[str] = []
+    seed = champion.tags.get(tracking.SPLIT_SEED, str(config.split_seed))
+    if seed != str(config.split_seed):
+        caveats.append(f"the champion was trained with split_seed={seed}, not {config.split_seed}: it has seen labels of these test users")
+    if predictor.bundle.facts.get("cut", data.cut) > data.cut:
+        caveats.append("the champion was trained on later data than this dataset holds: it has seen what comes after the cut")
+    return caveats
+
+
+def _verdict(passed: bool, reason: str, champion: Version | None, comparisons: list[Comparison], caveats: list[str]) -> dict[str, Any]:
+    _log.info("gate %s: %s", "passed" if passed else "not passed", "; ".join([reason, *caveats]))
+    return {
+        "passed": passed,
+        "reason": reason,
+        "champion": champion.number if champion else None,
+        "comparisons": [each.to_json() for each in comparisons],
+        "caveats": caveats,
+    }
+
+
+def _sentence(each: Comparison) -> str:
+    if each.difference is None or each.low is None:
+        return f"{each.label} {each.metric} cannot be compared on {each.n} users"
+    return (
+        f"{each.label} {each.metric} {each.champion:.4f} -> {each.candidate:.4f}, "
+        f"difference {each.difference:+.4f} [{each.low:+.4f}, {each.high:+.4f}] on {each.n} users: {each.verdict}"
+    )

@@ -1,0 +1,182 @@
+"""Raw users table into the curated one: write, audit, publish. A snapshot: what is read replaces what was there."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ibis
+import pandas as pd
+import pyarrow as pa
+from ibis.expr.types import Table
+
+from mfn_core.errors import RejectionError, SchemaError
+from mfn_core.schema import USER_ID, USERS
+from tasks import audit, curated, engine, log_rows, manifest, parts, quarantine, raw, storage
+from tasks.manifest import Manifest
+from tasks.raw import Footer, Source
+from tasks.settings import Settings
+
+_SETTING = "MFN_USER_COLUMNS"
+_NAMED = 5
+
+logger = logging.getLogger(__name__)
+
+
+def ingest_users(settings: Settings) -> dict[str, Any]:
+    """Read the users table and publish it.
+
+    Columns other than ``user_id`` are attributes, kept as strings; null means unlabelled. Columns that are neither string,
+    integer nor boolean are left out with a warning.
+
+    Returns:
+        The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged.
+
+    Raises:
+        SchemaError: a file breaks the contract, or two rows of a user disagree.
+        RejectionError: too many rows are rejected or duplicated; rejected ones are in quarantine, nothing is published.
+        AuditError: the table fails the suite; nothing is published.
+    """
+    source = raw.users(settings)
+    if source is None:
+        return _skipped(f"there is no users table under {settings.raw}; attribute prediction is left out")
+    inputs = dict(source.signatures) | {"columns": manifest.digest_of(settings.user_columns)}
+    old = curated.users(settings)
+    if old is not None and old.inputs == inputs:
+        return _skipped(f"nothing to do: the users table is ingested and {', '.join(source.uris)} unchanged")
+    footers = raw.footers(source.uris)
+    columns = _columns(settings, source, footers)
+    with engine.connect(settings) as connection, raw.corrupt_files_named(source.uris):
+        tables = [engine.read_parquet(connection, [each.uri for each in group], with_origin=True) for group in raw.group_by_schema(footers)]
+        typed = [table.select(**{name: table[column].cast("string") for name, column in columns.items()}) for table in tables]
+        _quarantine(settings, [table.filter(~_has_id(table[columns[USER_ID]].cast("string"))) for table in tables])
+        kept = ibis.union(*(rows.filter(_has_id(rows[USER_ID])) for rows in typed))
+        users = connection.create_table("users", kept.group_by(list(columns)).agg(copies=kept.count()), temp=True)
+        read = sum(each.rows for each in footers)
+        rows = _checked_rows(settings, source, users, read, list(columns))
+        published = _publish(settings, users, list(columns), rows, inputs)
+    return published.model_dump(mode="json")
+
+
+def _skipped(why: str) -> dict[str, Any]:
+    logger.info("users: %s", why)
+    return {"skipped": why}
+
+
+def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> dict[str, str]:
+    """Source column of ``user_id`` and of every attribute, the id first."""
+    raw.check_mapping(settings.user_columns, None, _SETTING)
+    if not sum(each.rows for each in footers):
+        raise SchemaError(f"{', '.join(source.uris)}: 0 rows, expected at least 1; deliver the users table again with its rows")
+    contract_name = {column: name for name, column in settings.user_columns.items()}
+    names = [USER_ID, *(contract_name.get(column, column) for column in footers[0].schema.names)]
+    rules = raw.user_rules(list(dict.fromkeys(names)))
+    attributes = raw.attribute_columns(footers[0].schema)
+    usable = {name: rule for name, rule in rules.items() if name == USER_ID or settings.user_columns.get(name, name) in attributes}
+    left_out = sorted(set(rules) - set(usable))
+    if left_out:
+        logger.warning("users: left out %s: an attribute is a string, integer or boolean column", ", ".join(left_out))
+    for footer in footers:
+        raw.check_columns(footer, settings.user_columns, usable, list(usable), _SETTING)
+    return {name: settings.user_columns.get(name, name) for name in usable}
+
+
+def _has_id(user_id: ibis.expr.types.StringColumn) -> ibis.expr.types.BooleanColumn:
+    return (user_id != "").fill_null(False)
+
+
+def _quarantine(settings: Settings, rejected: Sequence[Table]) -> None:
+    folder = quarantine.users_uri(settings)
+    written: set[str] = set()
+    for number, rows in enumerate(rejected):
+        marked = rows.mutate(**{log_rows.REASON: ibis.literal(f"{USER_ID} is null or empty"), "_part": ibis.literal(number)})
+        marked = marked.rename(_row_number=engine.ROW_NUMBER).order_by([engine.FILE, "_row_number"])
+        for _, path in parts.write_parts(marked, ["_part"], None, settings.scratch):
+            storage.upload(path, storage.join(folder, f"part-{number}.parquet"))
+            written.add(f"part-{number}.parquet")
+    for name in storage.list_names(folder):
+        if name not in written:
+            storage.remove(storage.join(folder, name))
+
+
+def _checked_rows(settings: Settings, source: Source, users: Table, read: int, columns: Sequence[str]) -> dict[str, int]:
+    """Counts by name, held against the limits."""
+    counted = users.agg(accepted=users.count(), kept=users.copies.sum().fill_null(0)).to_pyarrow().to_pylist()[0]
+    accepted, kept = int(counted["accepted"]), int(counted["kept"])
+    rows = {"read": read, "accepted": accepted, "quarantined": read - kept, "duplicates": kept - accepted}
+    where = ", ".join(source.uris)
+    for name, limit in (("quarantined", settings.max_rejected_share), ("duplicates", settings.max_duplicate_share)):
+        if rows[name] / read > limit:
+            setting = "max_rejected_share" if name == "quarantined" else "max_duplicate_share"
+            what = f"have no {USER_ID}" if name == "quarantined" else "are exact duplicates"
+            raise RejectionError(
+                f"{where}: {rows[name]} of {read} rows ({rows[name] / read:.1%}) {what}, more than {setting}={limit:g}. "
+                f"Nothing is published; rejected rows are under {quarantine.users_uri(settings)} with file and row number: "
+                f"correct the source, or raise MFN_{setting.upper()}"
+            )
+    _check_conflicts(users, columns, where)
+    return rows
+
+
+def _check_conflicts(users: Table, columns: Sequence[str], where: str) -> None:
+    attributes = [name for name in columns if name != USER_ID]
+    values = {name: users[name].nunique() + users[name].isnull().any().cast("int64") for name in attributes}
+    counted = users.group_by(USER_ID).agg(distinct_rows=users.count(), **values)
+    conflicts = counted.filter(counted.distinct_rows > 1).order_by(USER_ID)
+    named = conflicts.limit(_NAMED).to_pyarrow().to_pylist()
+    if not named:
+        return
+    total = conflicts.count().to_pyarrow().as_py()
+    said = [f"{row[USER_ID]} ({', '.join(name for name in attributes if row[name] > 1)})" for row in named]
+    raise SchemaError(
+        f"{where}: {total} users have rows with different attributes, expected one value per user and column: {', '.join(said)}"
+        f"{' and more' if total > len(named) else ''}; keep one row per user"
+    )
+
+
+def _publish(settings: Settings, users: Table, columns: list[str], rows: dict[str, int], inputs: dict[str, str]) -> Manifest:
+    hashed = users.mutate(hash=engine.row_hash(users, columns).cast(log_rows.HASH_SUM))
+    digest = manifest.digest_of(USERS, columns, rows["accepted"], str(hashed["hash"].sum().to_pyarrow().as_py()))
+    verdict = _audit(settings, users, columns, rows["accepted"])
+    uri, name = curated.users_uri(settings), f"part-{digest[:12]}.parquet"
+    schema = pa.schema([(column, pa.string()) for column in columns])
+    ordered = users.mutate(_part=ibis.literal(0)).order_by(USER_ID)
+    for _, path in parts.write_parts(ordered, ["_part"], schema, settings.scratch):
+        storage.upload(path, storage.join(uri, name))
+    facts = {"dataset": USERS, "attributes": columns[1:], "engine": engine.NAME, "verdict": verdict.as_fact(), curated.FILES: [name]}
+    published = Manifest(
+        kind="curated",
+        uri=uri,
+        digest=digest,
+        rows=rows,
+        inputs=inputs,
+        config={"columns": settings.user_columns},
+        created_at=manifest.now(),
+        facts=facts,
+    )
+    manifest.write(published)
+    for stale in set(storage.list_names(uri)) - {name, manifest.MANIFEST}:
+        storage.remove(storage.join(uri, stale))
+    logger.info("users: %s", ", ".join(f"{count} {what}" for what, count in rows.items()))
+    return published
+
+
+def _audit(settings: Settings, users: Table, columns: Sequence[str], accepted: int) -> audit.Verdict:
+    """One row of metrics per column."""
+    from expectations import users as users_suite
+
+    values = {f"{name}/classes": users[name].nunique() for name in columns} | {
+        f"{name}/nulls": users[name].isnull().sum() for name in columns
+    }
+    counted = users.agg(**values).to_pyarrow().to_pylist()[0]
+    frame = pd.DataFrame(
+        {
+            "column": name,
+            "rows": accepted,
+            "null_ids": counted[f"{name}/nulls"] if name == USER_ID else 0,
+            "repeated_ids": accepted - counted[f"{name}/classes"] if name == USER_ID else 0,
+            "classes": None if name == USER_ID else counted[f"{name}/classes"],
+            "labelled_share": 1 - counted[f"{name}/nulls"] / accepted,
+        }
+        for name in columns
+    )
+    return audit.judge(frame, users_suite.suite(), USERS, settings)

@@ -1,0 +1,55 @@
+"""A sorted stream of rows into many Parquet files, one for each value of its key columns."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ibis.expr.types import Table
+
+_ROWS_PER_BATCH = 500_000
+
+
+def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, folder: Path) -> Iterator[tuple[tuple[Any, ...], Path]]:
+    """Write one file for each value of the key columns, a file at a time.
+
+    Args:
+        rows: sorted by the key columns first.
+        keys: columns without nulls that are no part of the files.
+        schema: columns and types of the files; None: all columns but the keys, as they are.
+        folder: where the files are put; whoever receives a file moves it on.
+
+    Yields:
+        The values of the key columns, and the finished file.
+    """
+    for key, batches in groupby(_slices(rows, keys), key=lambda piece: piece[0]):
+        path = folder / f"{uuid.uuid4().hex}.parquet"
+        writer: pq.ParquetWriter | None = None
+        for _, batch in batches:
+            piece = batch.drop_columns(list(keys)) if schema is None else batch.select(schema.names).cast(schema)
+            writer = writer or pq.ParquetWriter(path, piece.schema, compression="zstd")
+            writer.write_batch(piece)
+        assert writer is not None, "groupby yields no empty group"
+        writer.close()
+        yield key, path
+
+
+def _slices(rows: Table, keys: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.RecordBatch]]:
+    for batch in rows.to_pyarrow_batches(chunk_size=_ROWS_PER_BATCH):
+        if batch.num_rows:
+            bounds = _bounds(batch, keys)
+            for start, end in pairwise(bounds):
+                yield tuple(batch[name][start].as_py() for name in keys), batch.slice(start, end - start)
+
+
+def _bounds(batch: pa.RecordBatch, keys: Sequence[str]) -> list[int]:
+    differs = np.zeros(batch.num_rows - 1, bool)
+    for name in keys:
+        column = batch[name]
+        differs |= pc.not_equal(column.slice(1), column.slice(0, batch.num_rows - 1)).to_numpy(zero_copy_only=False)
+    return [0, *(np.flatnonzero(differs) + 1).tolist(), batch.num_rows]

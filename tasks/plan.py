@@ -1,0 +1,104 @@
+"""What a run is to do, computed from the manifests that are there: what woke the run only says when to look."""
+
+import logging
+from datetime import date
+from typing import Any
+
+from mfn_core.errors import ArtifactError, InsufficientDataError
+from mfn_core.schema import LOGS, PARTITION, View
+from tasks import curated, manifest, storage, tracking
+from tasks.dag_configs import TrainConfig, ValidateConfig
+from tasks.manifest import Manifest
+from tasks.settings import Settings
+from tasks.validate import plan_validate, validated_uri
+
+_NAMED = 5
+# What names the run, not the model: the days come in by their partitions.
+_NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
+
+logger = logging.getLogger(__name__)
+
+Partitions = dict[View, dict[date, Manifest]]
+
+
+def plan_validation(settings: Settings, config: ValidateConfig, partition_day: date | None) -> list[date]:
+    """The days to validate.
+
+    Args:
+        settings: this installation.
+        config: of the DAG run.
+        partition_day: the day whose logs woke the run; None for a manual run.
+
+    Returns:
+        For a manual run, every day of its range that is not validated as it stands. Else the partition's day, and every day that was
+        validated once and has changed since, as by late rows.
+    """
+    waiting = plan_validate(settings, config)
+    if partition_day is None or config.first_day or config.last_day:
+        return waiting
+    changed = {day for day in waiting if storage.exists(validated_uri(settings, day))}
+    return sorted({partition_day} | changed)
+
+
+def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
+    """Fingerprint the validated partitions, the users table, the config and the code.
+
+    Returns:
+        ``fingerprint, days`` (first and last, ISO), ``partitions`` (count by view) and ``skip``: None, or why there is nothing to do.
+
+    Raises:
+        InsufficientDataError: no day of the range is validated, or one before the last validated day is not.
+    """
+    partitions = {view: _by_day(curated.partitions(settings, LOGS[view], config.first_day, config.last_day)) for view in settings.views}
+    days = _validated_days(settings, config, partitions)
+    chosen = {view: [found[day] for day in days if day in found] for view, found in partitions.items()}
+    users = curated.users(settings)
+    fingerprint = manifest.digest_of(
+        {view: [(each.facts[PARTITION], each.digest) for each in found] for view, found in chosen.items()},
+        users.digest if users else None,
+        config.model_dump(mode="json", exclude=_NOT_FINGERPRINTED),
+        manifest.code_digest(),
+        manifest.now() if config.force else None,
+    )
+    version = tracking.find_version(settings, fingerprint)
+    skip = f"already trained as version {version.number}: the same partitions, users, config and code" if version else None
+    logger.info("%s to %s, fingerprint %s: %s", days[0], days[-1], fingerprint[:16], skip or "to be trained")
+    return {
+        "fingerprint": fingerprint,
+        "days": [str(days[0]), str(days[-1])],
+        "partitions": {view: len(found) for view, found in chosen.items()},
+        "skip": skip,
+    }
+
+
+def _by_day(partitions: list[Manifest]) -> dict[date, Manifest]:
+    return {date.fromisoformat(each.facts[PARTITION]): each for each in partitions}
+
+
+def _validated_days(settings: Settings, config: TrainConfig, partitions: Partitions) -> list[date]:
+    """The published days up to the last validated one; all of them must be validated."""
+    published = sorted({day for found in partitions.values() for day in found})
+    validated = {day for day in published if _is_validated(settings, partitions, day)}
+    if not validated:
+        raise InsufficientDataError(
+            f"none of the {len(published)} published days from {config.first_day or 'the first'} to {config.last_day or 'the last'} is "
+            f"validated; ingest the logs and run mfn_validate, or widen first_day and last_day"
+        )
+    days = [day for day in published if day <= max(validated)]
+    if unvalidated := [day for day in days if day not in validated]:
+        more = ", …" if len(unvalidated) > _NAMED else ""
+        raise InsufficientDataError(
+            f"{len(unvalidated)} of {len(days)} days up to {days[-1]} are not validated as they stand: "
+            f"{', '.join(map(str, unvalidated[:_NAMED]))}{more}; run mfn_validate for them, or narrow first_day and last_day"
+        )
+    if later := len(published) - len(days):
+        logger.info("%d published days after %s are left for the next training: they are not validated yet", later, days[-1])
+    return days
+
+
+def _is_validated(settings: Settings, partitions: Partitions, day: date) -> bool:
+    digests = {LOGS[view].dataset: found[day].digest for view, found in partitions.items() if day in found}
+    try:
+        return manifest.read(validated_uri(settings, day)).inputs == digests
+    except ArtifactError:
+        return False

@@ -1,0 +1,66 @@
+"""Moves the alias ``champion``; the version it leaves becomes ``previous``."""
+
+import logging
+from typing import Any
+
+from mfn_core.errors import ConfigError
+from tasks import manifest, tracking
+from tasks.dag_configs import PromoteConfig
+from tasks.settings import Settings
+from tasks.tracking import Version
+
+_log = logging.getLogger(__name__)
+
+
+def promote(settings: Settings, config: PromoteConfig) -> dict[str, Any]:
+    """Make a version the champion. Repeating it, or going on after a crash, changes nothing more.
+
+    Returns:
+        ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted.
+
+    Raises:
+        ConfigError: there is no such version, or the gate refused it.
+    """
+    if config.version is None and tracking.version_of(settings, tracking.CANDIDATE) is None:
+        why = f"no version of {settings.model_name} has the alias {tracking.CANDIDATE}: nothing to promote"
+        _log.info("%s", why)
+        return {"skipped": why}
+    version = tracking.require_version(settings, tracking.CANDIDATE if config.version is None else config.version)
+    _refuse_failed(settings, version)
+    champion = tracking.version_of(settings, tracking.CHAMPION)
+    changed = champion is None or champion.number != version.number
+    reason = config.reason or f"gate: {version.tags.get(tracking.GATE_REASON, 'no reason recorded')}"
+    if changed:
+        _move(settings, champion, version, reason)
+    if tracking.CANDIDATE in version.aliases:
+        tracking.delete_alias(settings, tracking.CANDIDATE)
+    previous = tracking.version_of(settings, tracking.PREVIOUS)
+    _log.info("%s version %d %s champion", settings.model_name, version.number, "becomes" if changed else "is already")
+    return {
+        "name": settings.model_name,
+        "version": version.number,
+        "previous": previous.number if previous else None,
+        "changed": changed,
+        "reason": reason,
+    }
+
+
+def _refuse_failed(settings: Settings, version: Version) -> None:
+    if version.tags.get(tracking.GATE) == tracking.PASSED:
+        return
+    passed = [str(each.number) for each in tracking.versions(settings) if each.tags.get(tracking.GATE) == tracking.PASSED]
+    reason = version.tags.get(tracking.GATE_REASON, "it has no verdict")
+    raise ConfigError(
+        f"{settings.model_name} version {version.number} did not pass the gate ({reason}); "
+        f"versions that passed: {', '.join(passed) or 'none'}. Promote one of them, or train again"
+    )
+
+
+def _move(settings: Settings, champion: Version | None, version: Version, reason: str) -> None:
+    # The alias champion moves last: whoever reads it after a crash finds the old champion with its tags, or the new one with its own.
+    now = manifest.now()
+    if champion is not None:
+        tracking.set_alias(settings, tracking.PREVIOUS, champion.number)
+        tracking.tag_version(settings, champion.number, {"mfn.replaced_by": str(version.number), "mfn.replaced_at": now})
+    tracking.tag_version(settings, version.number, {tracking.PROMOTED_AT: now, "mfn.promotion.reason": reason})
+    tracking.set_alias(settings, tracking.CHAMPION, version.number)

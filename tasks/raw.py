@@ -1,0 +1,249 @@
+"""Raw Parquet as it was delivered: which files make up a source, and whether they keep the data contract."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from mfn_core.errors import ConfigError, SchemaError
+from mfn_core.schema import EVENT_TIME, EVENT_TYPE, PARTITION, SEQ_NO, USER_ID, LogSchema
+from tasks import storage
+from tasks.settings import Settings
+
+FIRST_LOAD = "first-load"
+_PREFIX = f"{PARTITION}="
+_PARQUET = re.compile(r"[^_.].*\.parquet")
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files that are delivered, and replaced, together: one ``dt=`` folder, or the files of a first load."""
+
+    name: str
+    day: date | None
+    signatures: Mapping[str, str]
+
+    @property
+    def uris(self) -> list[str]:
+        """The files, sorted."""
+        return sorted(self.signatures)
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the footer of a Parquet file says."""
+
+    uri: str
+    rows: int
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The type that a column of the contract may have in a raw file."""
+
+    expected: str
+    fits: Callable[[pa.DataType], bool]
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+_IDENTIFIER = Rule("string or integer", lambda kind: _is_string(kind) or pa.types.is_integer(kind))
+_ATTRIBUTE = Rule("string, integer or boolean", lambda kind: _IDENTIFIER.fits(kind) or pa.types.is_boolean(kind))
+
+
+def first_load(settings: Settings, log: LogSchema) -> Source | None:
+    """The files beside the daily folders: ``<log>.parquet`` or ``<log>/*.parquet``; None where there are none."""
+    signatures = _signatures(settings.raw, re.compile(rf"{log.dataset}\.parquet"))
+    signatures |= _signatures(storage.join(settings.raw, log.dataset), _PARQUET)
+    return Source(FIRST_LOAD, None, signatures) if signatures else None
+
+
+def days(settings: Settings, log: LogSchema) -> list[date]:
+    """Sorted days of the ``dt=`` folders, without opening them.
+
+    Raises:
+        SchemaError: a folder's name is no day.
+    """
+    folder = storage.join(settings.raw, log.dataset)
+    names = [name for name in storage.list_names(folder) if name.startswith(_PREFIX)]
+    return [_day_of(name, folder) for name in names]
+
+
+def daily(settings: Settings, log: LogSchema, day: date) -> Source | None:
+    """The files of one ``dt=`` folder; None where no file has arrived."""
+    name = f"{_PREFIX}{day}"
+    signatures = _signatures(storage.join(settings.raw, log.dataset, name), _PARQUET)
+    return Source(name, day, signatures) if signatures else None
+
+
+def users(settings: Settings) -> Source | None:
+    """The files of the users table: ``users.parquet`` or ``users/*.parquet``; None where there are none."""
+    signatures = _signatures(settings.raw, re.compile(r"users\.parquet"))
+    signatures |= _signatures(storage.join(settings.raw, "users"), _PARQUET)
+    return Source("users", None, signatures) if signatures else None
+
+
+def footers(uris: Sequence[str]) -> list[Footer]:
+    """The footers of Parquet files.
+
+    Raises:
+        SchemaError: a file is no Parquet.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(_footer, uris))
+
+
+@contextmanager
+def corrupt_files_named(uris: Sequence[str]) -> Iterator[None]:
+    """The engine fails on a corrupt page without naming the file: read them one by one to find it.
+
+    Raises:
+        SchemaError: a file cannot be read.
+    """
+    try:
+        yield
+    except duckdb.Error:
+        for uri in uris:
+            _read_to_the_end(uri)
+        raise
+
+
+def log_rules(log: LogSchema) -> dict[str, Rule]:
+    """The types that a raw log may have, by contract column."""
+    return {
+        USER_ID: _IDENTIFIER,
+        log.id: _IDENTIFIER,
+        log.category: Rule("string", _is_string),
+        EVENT_TIME: Rule("timestamp with a time zone", lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None),
+        EVENT_TYPE: Rule("string", _is_string),
+        log.duration: Rule("number", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)),
+        SEQ_NO: Rule("integer", pa.types.is_integer),
+    }
+
+
+def user_rules(names: Sequence[str]) -> dict[str, Rule]:
+    """The types that a raw users table may have: its id, and one column per attribute."""
+    return {name: _IDENTIFIER if name == USER_ID else _ATTRIBUTE for name in names}
+
+
+def attribute_columns(schema: pa.Schema) -> set[str]:
+    """The columns of a users table whose type an attribute may have."""
+    return {field.name for field in schema if _ATTRIBUTE.fits(field.type) or pa.types.is_null(field.type)}
+
+
+def check_mapping(mapping: Mapping[str, str], known: Sequence[str] | None, setting: str) -> None:
+    """Refuse a column mapping that names a column the contract does not have.
+
+    Args:
+        mapping: source column by contract column.
+        known: columns of the contract; None: any name may be one.
+        setting: where the mapping is set.
+
+    Raises:
+        ConfigError: a key is misspelt, or two columns are mapped to one source column.
+    """
+    unknown = sorted(set(mapping) - set(known)) if known is not None else []
+    if unknown:
+        raise ConfigError(f"{setting} maps {', '.join(unknown)}, which the contract does not have; its columns are {', '.join(known)}")
+    shared = sorted({source for source in mapping.values() if list(mapping.values()).count(source) > 1})
+    if shared:
+        raise ConfigError(
+            f"{setting} maps more than one column to {', '.join(shared)}; give each contract column a source column of its own"
+        )
+
+
+def check_columns(footer: Footer, mapping: Mapping[str, str], rules: Mapping[str, Rule], required: Sequence[str], setting: str) -> None:
+    """Hold the columns of a file against the contract.
+
+    Raises:
+        SchemaError: a required or mapped column is missing, or a column has another type.
+    """
+    names = set(footer.schema.names)
+    for column, rule in rules.items():
+        source = mapping.get(column, column)
+        if source not in names:
+            if column in required or column in mapping:
+                raise SchemaError(
+                    f"{footer.uri}: column {source} is missing; the file has {', '.join(footer.schema.names)}; "
+                    f"add it, or say in {setting} which column holds {column}"
+                )
+            continue
+        kind = footer.schema.field(source).type
+        is_absent = pa.types.is_null(kind) and column not in required
+        if not is_absent and not rule.fits(kind):
+            raise SchemaError(f"{footer.uri}: column {source} is {kind}, expected {rule.expected}; {_remedy(column, kind)}")
+
+
+def group_by_schema(footers: Sequence[Footer]) -> list[list[Footer]]:
+    """Files of equal columns and types together, since one scan reads files of one schema only."""
+    groups: dict[str, list[Footer]] = {}
+    for footer in footers:
+        groups.setdefault(str(footer.schema), []).append(footer)
+    return list(groups.values())
+
+
+def _day_of(name: str, folder: str) -> date:
+    try:
+        return date.fromisoformat(name.removeprefix(_PREFIX))
+    except ValueError as error:
+        raise SchemaError(f"{storage.join(folder, name)}: the folder's name is no day; name it {_PREFIX}YYYY-MM-DD") from error
+
+
+def _signatures(folder: str, pattern: re.Pattern[str]) -> dict[str, str]:
+    """Size and version of the matching files of a folder, by URI: they change when a file is written anew."""
+    filesystem, path = url_to_fs(folder)
+    if not filesystem.isdir(path):
+        return {}
+    found: dict[str, str] = {}
+    for entry in filesystem.ls(path, detail=True):
+        if entry["type"] == "file" and pattern.fullmatch(entry["name"].rsplit("/", 1)[-1]):
+            version = next((entry[key] for key in ("ETag", "etag", "mtime", "LastModified", "updated", "created") if key in entry), "")
+            found[_uri(folder, filesystem.unstrip_protocol(entry["name"]), entry["name"])] = f"{entry['size']} bytes, {version}"
+    return found
+
+
+def _uri(folder: str, with_protocol: str, path: str) -> str:
+    return with_protocol if "://" in folder else path
+
+
+def _footer(uri: str) -> Footer:
+    filesystem, path = url_to_fs(uri)
+    try:
+        with filesystem.open(path, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            return Footer(uri, parquet.metadata.num_rows, parquet.schema_arrow.remove_metadata())
+    except (pa.ArrowException, OSError) as error:
+        raise _corrupt(uri, error) from error
+
+
+def _read_to_the_end(uri: str) -> None:
+    filesystem, path = url_to_fs(uri)
+    try:
+        with filesystem.open(path, "rb") as file:
+            for _ in pq.ParquetFile(file).iter_batches():
+                pass
+    except (pa.ArrowException, OSError) as error:
+        raise _corrupt(uri, error) from error
+
+
+def _corrupt(uri: str, error: Exception) -> SchemaError:
+    return SchemaError(f"{uri} is no readable Parquet file ({str(error).strip().splitlines()[0]}); write it again")
+
+
+def _remedy(column: str, kind: pa.DataType) -> str:
+    if column == EVENT_TIME and pa.types.is_timestamp(kind):
+        return "it has no time zone: write it in UTC, as an instant and not as a local time"
+    return "cast it in the source"

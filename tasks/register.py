@@ -1,0 +1,159 @@
+"""A trained model becomes a version of the registry: logged, loaded again, asked, registered, and only then called candidate."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mfn_core.data.sequences import raw_columns
+from mfn_core.errors import ArtifactError
+from mfn_core.inference.predictor import Predictor
+from mfn_core.inference.serving import answer
+from mfn_core.schema import PAD, UNKNOWN, USER_ID
+from mfn_core.training.loop import BUNDLE
+from tasks import manifest, storage, tracking
+from tasks.dag_configs import TrainConfig
+from tasks.evaluate import labelled_facts
+from tasks.manifest import Manifest
+from tasks.settings import Settings
+from tasks.tracking import Version
+
+_TOLERANCE = 1e-5
+_EVENTS_IN_CHECK = 5
+_log = logging.getLogger(__name__)
+
+
+def register(
+    settings: Settings,
+    config: TrainConfig,
+    dataset_manifest: Mapping[str, Any],
+    training_manifest: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]],
+    gate: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Register the trained model with its evidence, or find it registered; alias ``candidate`` where the gate passed.
+
+    Returns:
+        ``name, version, aliases, run_id, run_url, gate`` (passed or failed).
+
+    Raises:
+        ArtifactError: the logged model does not load, or answers otherwise than the predictor.
+    """
+    dataset, training = Manifest.model_validate(dataset_manifest), Manifest.model_validate(training_manifest)
+    run_id = tracking.require_run(settings, training.digest)
+    version = tracking.find_version(settings, training.digest)
+    if version is None:
+        verdicts = _log_evidence(settings, run_id, dataset, gate)
+        bundle = storage.local_folder(storage.join(training.uri, BUNDLE), settings.scratch)
+        model_id = tracking.log_model(settings, run_id, training.digest, bundle)
+        _check(settings, f"models:/{model_id}", bundle)
+        tags = _tags(tracking.run_tags(settings, run_id), config, dataset, training, evaluations, gate) | verdicts
+        version = tracking.register_version(settings, run_id, model_id, tags)
+        _log.info("registered %s version %d", settings.model_name, version.number)
+    else:
+        _log.info("%s version %d already has this fingerprint: nothing is registered", settings.model_name, version.number)
+    if version.tags[tracking.GATE] == tracking.PASSED and tracking.PROMOTED_AT not in version.tags:
+        tracking.set_alias(settings, tracking.CANDIDATE, version.number)
+    tracking.set_tags(settings, run_id, {"mfn.model_version": str(version.number)})
+    tracking.close_run(settings, run_id, succeeded=True)
+    return _summary(settings, tracking.require_version(settings, version.number))
+
+
+def _summary(settings: Settings, version: Version) -> dict[str, Any]:
+    return {
+        "name": settings.model_name,
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "run_id": version.run_id,
+        "run_url": tracking.run_url(settings, version.run_id),
+        "gate": version.tags[tracking.GATE],
+    }
+
+
+def _log_evidence(settings: Settings, run_id: str, dataset: Manifest, gate: Mapping[str, Any]) -> dict[str, str]:
+    """Keep gate and Great Expectations verdicts with the run; returns the tag that sums the verdicts up."""
+    verdicts = {uri: verdict for uri in dataset.inputs if (verdict := _input_verdict(uri))}
+    if own := dataset.facts.get("verdict"):
+        verdicts[dataset.uri] = own
+    warned = sum(bool(verdict.get("warnings")) for verdict in verdicts.values())
+    tags = {"mfn.expectations": f"passed: {len(verdicts)} artifacts judged, {warned} with warnings"}
+    tracking.log_json(settings, run_id, verdicts, "expectations/verdicts.json")
+    tracking.log_json(settings, run_id, gate, "gate.json")
+    tracking.set_tags(settings, run_id, tags)
+    return tags
+
+
+def _input_verdict(uri: str) -> Any:
+    try:
+        return manifest.read(uri).facts.get("verdict")
+    except ArtifactError:  # re-ingested or moved since the dataset was built: its digest stays in the dataset's manifest
+        return None
+
+
+def _tags(
+    run_tags: Mapping[str, str],
+    config: TrainConfig,
+    dataset: Manifest,
+    training: Manifest,
+    evaluations: Sequence[Mapping[str, Any]],
+    gate: Mapping[str, Any],
+) -> dict[str, str]:
+    tags = {name: value for name, value in run_tags.items() if name.startswith("airflow.")}
+    for evaluation in evaluations:
+        task = evaluation["facts"]["task"]
+        for label, facts in labelled_facts(evaluation["facts"]).items():
+            name = task if label == task else f"{task}.{label}"
+            summary = {"n": facts["n"], "metrics": facts["metrics"], "intervals": facts["intervals"], "baseline": facts["baseline"]}
+            tags[f"mfn.metrics.{name}"] = json.dumps(summary)
+    return tags | {
+        tracking.FINGERPRINT: training.digest,
+        tracking.SPLIT_SEED: str(config.split_seed),
+        tracking.GATE: tracking.PASSED if gate["passed"] else "failed",
+        tracking.GATE_REASON: gate["reason"],
+        "mfn.gate.comparisons": json.dumps(gate["comparisons"]),
+        "mfn.dataset.uri": dataset.uri,
+        "mfn.dataset.digest": dataset.digest,
+        "mfn.dataset.cut": str(dataset.facts.get("cut_time", dataset.facts["cut"])),
+        "mfn.dataset.horizon_days": str(dataset.facts["horizon_days"]),
+        "mfn.dataset.partitions": str(len(dataset.inputs)),
+        "mfn.leak_proof": json.dumps(dataset.facts["leak_proof"]),
+    }
+
+
+def _check(settings: Settings, uri: str, bundle: Path) -> None:
+    """Load the model as a stranger would and ask it what the predictor is asked."""
+    predictor = Predictor.load(bundle)
+    request = _request(predictor)
+    as_of = request.attrs["as_of"]
+    expected = answer(predictor, request, as_of=as_of)
+    actual = tracking.load_model(settings, uri).predict(request, params={"as_of": as_of})
+    for column in ("embedding", "top_scores"):
+        pairs = zip(expected[column], actual[column], strict=True)
+        if not all(len(old) == len(new) and np.allclose(old, new, atol=_TOLERANCE, rtol=_TOLERANCE) for old, new in pairs):
+            raise ArtifactError(f"{uri} answers {column} otherwise than the predictor that was evaluated; do not use it, open an issue")
+
+
+def _request(predictor: Predictor) -> pd.DataFrame:
+    """Two users: one who met the most frequent apps and items of the training data, one of whom nothing is known."""
+    vocabularies = predictor.bundle.vocabularies
+    start = datetime.fromtimestamp(int(predictor.bundle.facts.get("cut", 0)), UTC) - timedelta(days=1)
+    known: dict[str, Any] = {USER_ID: "known"}
+    for view, ids, categories in (
+        ("macro", vocabularies.macro_id, vocabularies.macro_category),
+        ("micro", vocabularies.micro_id, vocabularies.micro_category),
+    ):
+        columns = raw_columns(view)
+        events = ids.tokens[:_EVENTS_IN_CHECK].to_pylist()
+        first_category = categories.decode(np.array([min(max(PAD, UNKNOWN) + 1, len(categories) - 1)]))[0]
+        known[columns["ids"]] = events
+        known[columns["categories"]] = [str(first_category)] * len(events)
+        known[columns["times"]] = [(start + timedelta(minutes=number)).isoformat() for number in range(len(events))]
+    unknown = {column: "unknown" if column == USER_ID else [] for column in known}
+    request = pd.DataFrame([known, unknown])
+    request.attrs["as_of"] = (start + timedelta(days=1)).isoformat()
+    return request

@@ -1,0 +1,253 @@
+"""Checks on curated days across both logs, against the days before them."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from statistics import median
+from typing import Any
+
+import ibis
+import pandas as pd
+from ibis.backends.duckdb import Backend
+from ibis.expr.types import Table
+
+from mfn_core.errors import InsufficientDataError
+from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
+from tasks import audit, curated, engine, manifest, receipt, storage
+from tasks.audit import Verdict
+from tasks.dag_configs import ValidateConfig
+from tasks.manifest import Manifest
+from tasks.settings import Settings
+
+_NAMED = 5
+_DAY = "day"
+_NOT_CHECKED = {"first_day", "last_day"}
+
+logger = logging.getLogger(__name__)
+
+Published = dict[View, dict[date, Manifest]]
+
+
+def plan_validate(settings: Settings, config: ValidateConfig) -> list[date]:
+    """The days of the config's range that are published and not validated as they stand.
+
+    Raises:
+        InsufficientDataError: the one day asked for is not published in every log.
+    """
+    published = _published(settings, config.first_day, config.last_day)
+    days = sorted({day for found in published.values() for day in found})
+    if config.first_day is not None and config.first_day == config.last_day:
+        days = [config.first_day]
+    complete = [day for day in days if not _missing_logs(settings, published, day)]
+    if len(complete) < len(days):
+        left_out = [day for day in days if day not in complete]
+        if len(days) == 1:
+            _check_published(settings, published, days)
+        logger.warning("%d days lack one of the logs and are left out: %s", len(left_out), _names(left_out))
+    open_days = [day for day in complete if not _is_validated(settings, published, day)]
+    if not open_days:
+        logger.info("nothing to do: all %d published days are validated as they stand", len(complete))
+    return open_days
+
+
+def validate_day(settings: Settings, day: date, config: ValidateConfig) -> dict[str, Any]:
+    """Judge one day; see ``validate_range``."""
+    return validate_range(settings, [day], config)[0]
+
+
+def validate_range(settings: Settings, days: Sequence[date], config: ValidateConfig) -> list[dict[str, Any]]:
+    """Judge days in one pass: user overlap of the logs, and volume, categories and last event against the days before.
+
+    A day without days before it is judged by what remains, and its manifest says so. Days that are validated as they stand
+    are not judged again.
+
+    Args:
+        settings: of the installation.
+        days: to judge.
+        config: limits.
+
+    Returns:
+        The manifest of every day, in the order of ``days``.
+
+    Raises:
+        InsufficientDataError: a day is not published in every log of the deployment.
+        AuditError: a critical expectation failed; no day of the call counts as validated.
+    """
+    if not days:
+        return []
+    published = _published(settings, min(days) - timedelta(days=config.reference_days), max(days))
+    _check_published(settings, published, days)
+    open_days = [day for day in sorted(set(days)) if not _is_validated(settings, published, day)]
+    if open_days:
+        _judge(settings, config, published, open_days)
+    else:
+        logger.info("nothing to do: %d days are validated as they stand", len(days))
+    return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]
+
+
+def validated_uri(settings: Settings, day: date) -> str:
+    """Folder of the verdict on a day."""
+    return storage.join(settings.store, "validated", f"{PARTITION}={day}")
+
+
+def _published(settings: Settings, first_day: date | None, last_day: date | None) -> Published:
+    return {
+        view: {date.fromisoformat(each.facts[PARTITION]): each for each in curated.partitions(settings, LOGS[view], first_day, last_day)}
+        for view in settings.views
+    }
+
+
+def _missing_logs(settings: Settings, published: Published, day: date) -> list[LogSchema]:
+    """The logs that should have a day and have not: days without rows are normal in a first load."""
+    return [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
+
+
+def _check_published(settings: Settings, published: Published, days: Iterable[date]) -> None:
+    for day in days:
+        missing = _missing_logs(settings, published, day) or [
+            LOGS[view] for view in published if not any(day in found for found in published.values())
+        ]
+        if missing:
+            names = " and ".join(log.dataset for log in missing)
+            raise InsufficientDataError(
+                f"{curated.partition_uri(settings, missing[0], day)}: {day} is not published in {names}, expected in every log of "
+                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only"
+            )
+
+
+def _digests(published: Published, day: date) -> dict[str, str]:
+    return {LOGS[view].dataset: found[day].digest for view, found in published.items() if day in found}
+
+
+def _is_validated(settings: Settings, published: Published, day: date) -> bool:
+    """Whether the day was judged with these curated logs, under whatever limits: a wider one set by hand stays good."""
+    return manifest.find(validated_uri(settings, day), manifest.digest_of(_digests(published, day))) is not None
+
+
+def _judge(settings: Settings, config: ValidateConfig, published: Published, days: list[date]) -> None:
+    first_known = min(day for found in published.values() for day in found)
+    files = {view: [uri for each in found.values() for uri in curated.part_uris(each)] for view, found in published.items()}
+    with engine.connect(settings) as connection:
+        logs = {view: engine.read_parquet(connection, uris) for view, uris in files.items() if uris}
+        new = {view: _new_categories(logs[view], LOGS[view], config.reference_days) for view in logs}
+        overlap = _user_overlap(connection, logs, config.reference_days) if len(logs) > 1 else {}
+    rows: dict[date, list[dict[str, Any]]] = {}
+    for day in days:
+        references = [day - timedelta(days=back) for back in range(1, config.reference_days + 1)]
+        rows[day] = [
+            _metrics(LOGS[view], day, found, references, new[view].get(day, {})) | {"user_overlap": overlap.get(day)}
+            for view, found in published.items()
+            if day in found
+        ]
+    verdict = _audit(settings, config, [row for day in days for row in rows[day]], days)
+    for day in days:
+        _write(settings, config, published, day, rows[day], verdict)
+    unreferenced = [day for day in days if day == first_known]
+    if unreferenced:
+        logger.info("%s has no days before it: volume, categories and last event are not compared", unreferenced[0])
+
+
+def _metrics(log: LogSchema, day: date, found: dict[date, Manifest], references: Sequence[date], new: dict[str, int]) -> dict[str, Any]:
+    before = [found[reference] for reference in references if reference in found]
+    accepted = found[day].rows["accepted"]
+    return {
+        _DAY: f"{day} {log.dataset}",
+        "rows": accepted,
+        "volume_ratio": accepted / median(each.rows["accepted"] for each in before) if before else None,
+        "new_category_share": sum(new.values()) / accepted if before else None,
+        "new_categories": _names(list(new)) if before else "",
+        "silent_hours": _silent_hours(found[day]) - median(_silent_hours(each) for each in before) if before else None,
+    }
+
+
+def _silent_hours(partition: Manifest) -> float:
+    end = datetime.combine(date.fromisoformat(partition.facts[PARTITION]), time(), UTC) + timedelta(days=1)
+    return (end - datetime.fromisoformat(partition.facts["max_time"])) / timedelta(hours=1)
+
+
+def _new_categories(rows: Table, log: LogSchema, reference_days: int) -> dict[date, dict[str, int]]:
+    """Rows of every day by category, of the categories that none of its reference days has; the largest first."""
+    counted = rows.group_by(day=rows[EVENT_TIME].date(), category=rows[log.category]).agg(rows=rows.count())
+    frame = counted.to_pandas().sort_values(["category", _DAY])
+    gap = pd.to_datetime(frame[_DAY]).groupby(frame["category"]).diff().dt.days
+    new = frame[gap.isna() | (gap > reference_days)].sort_values("rows", ascending=False)
+    found: dict[date, dict[str, int]] = {}
+    for day, category, number in zip(pd.to_datetime(new[_DAY]).dt.date, new["category"], new["rows"], strict=True):
+        found.setdefault(day, {})[category] = int(number)
+    return found
+
+
+def _user_overlap(connection: Backend, logs: dict[View, Table], reference_days: int) -> dict[date, float]:
+    """Share of the users of the smaller log of a day whom the other log has seen that day or in the reference days."""
+    seen = [
+        rows.select(day=rows[EVENT_TIME].date(), user=rows[USER_ID], macro=ibis.literal(view == "macro")).distinct()
+        for view, rows in logs.items()
+    ]
+    both = ibis.union(*seen)
+    users = both.group_by(["user", _DAY]).agg(macro=both.macro.any(), micro=(~both.macro).any())
+    so_far = ibis.window(group_by=users.user, order_by=users.day, preceding=None, following=0)
+    limit = ibis.interval(days=reference_days)
+    known = users.mutate(
+        last_macro=ibis.ifelse(users.macro, users.day, ibis.null("date")).max().over(so_far),
+        last_micro=ibis.ifelse(users.micro, users.day, ibis.null("date")).max().over(so_far),
+    )
+    counted = known.group_by(_DAY).agg(
+        macro_users=known.macro.sum(),
+        micro_users=known.micro.sum(),
+        macro_known=(known.macro & (known.last_micro >= known.day - limit)).sum(),
+        micro_known=(known.micro & (known.last_macro >= known.day - limit)).sum(),
+    )
+    shares: dict[date, float] = {}
+    for row in connection.to_pyarrow(counted).to_pylist():
+        smaller = "macro" if row["macro_users"] <= row["micro_users"] else "micro"
+        if row[f"{smaller}_users"]:
+            shares[row[_DAY]] = row[f"{smaller}_known"] / row[f"{smaller}_users"]
+    return shares
+
+
+def _audit(settings: Settings, config: ValidateConfig, rows: list[dict[str, Any]], days: list[date]) -> Verdict:
+    from expectations import day as day_suite
+
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(("volume_ratio", "new_category_share", "silent_hours", "user_overlap"), float))
+    suite = day_suite.suite(
+        min_volume_ratio=config.min_volume_ratio,
+        max_volume_ratio=config.max_volume_ratio,
+        max_new_category_share=config.max_new_category_share,
+        min_user_overlap=config.min_user_overlap,
+        fail_on_drift=config.fail_on_drift,
+    )
+    return audit.judge(frame, suite, f"days-{days[0]}-{days[-1]}", settings)
+
+
+def _write(
+    settings: Settings, config: ValidateConfig, published: Published, day: date, rows: list[dict[str, Any]], verdict: Verdict
+) -> None:
+    metrics = {row[_DAY].split(" ")[1]: {name: value for name, value in row.items() if name != _DAY} for row in rows}
+    manifest.write(
+        Manifest(
+            kind="validated",
+            uri=validated_uri(settings, day),
+            digest=manifest.digest_of(_digests(published, day)),
+            rows={dataset: row["rows"] for dataset, row in metrics.items()},
+            inputs=_digests(published, day),
+            config=config.model_dump(mode="json", exclude=_NOT_CHECKED),
+            created_at=manifest.now(),
+            facts={PARTITION: str(day), "metrics": metrics, "not_compared": _not_compared(rows), "verdict": verdict.as_fact()},
+        )
+    )
+
+
+def _not_compared(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Which checks had nothing to compare with, and why."""
+    said: dict[str, str] = {}
+    for row in rows:
+        dataset = row[_DAY].split(" ")[1]
+        if row["volume_ratio"] is None:
+            said[f"{dataset} volume, categories, last event"] = "no reference day before it"
+        if row["user_overlap"] is None:
+            said["user overlap"] = "one log only"
+    return said
+
+
+def _names(things: Sequence[object]) -> str:
+    return ", ".join(str(each) for each in things[:_NAMED]) + (" …" if len(things) > _NAMED else "")

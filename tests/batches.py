@@ -1,0 +1,92 @@
+"""Literal batches and a tiny network: what the tests of the model read."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mfn_core.data.batch import Batch
+from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.schema import PAD
+
+Event = tuple[int, int, int]  # internal id, internal category, seconds
+
+
+@dataclass(frozen=True)
+class User:
+    """One user's events, oldest first; ``asof`` and ``targets`` are as long as ``micro``, or 1 where it is empty."""
+
+    macro: tuple[Event, ...] = ()
+    micro: tuple[Event, ...] = ()
+    asof: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
+    activity: float = float("nan")
+    attributes: tuple[int, ...] = (-1, -1)
+
+
+ANNA = User(
+    macro=((2, 2, 10), (3, 3, 20), (4, 2, 90)),
+    micro=((5, 4, 30), (6, 2, 40), (7, 4, 100), (2, 2, 101)),
+    asof=(1, 1, 2, 2),
+    targets=(6, 7, 2, PAD),
+    activity=1.0,
+    attributes=(1, 2),
+)
+BORIS = User(
+    macro=((5, 3, 5), (2, 2, 7)),
+    micro=((3, 3, 6), (4, 3, 50)),
+    asof=(1, 1),
+    targets=(4, PAD),
+    activity=0.0,
+    attributes=(0, 0),
+)
+WITHOUT_MACRO = User(micro=((5, 4, 30), (6, 2, 40)), asof=(-1, -1), targets=(6, PAD), activity=0.0, attributes=(0, 1))
+WITHOUT_MICRO = User(macro=((2, 2, 10), (3, 3, 20)), asof=(1,), targets=(PAD,), activity=1.0, attributes=(1, -1))
+NOBODY = User(asof=(-1,), targets=(PAD,))
+
+
+def batch_of(*users: User, extra_padding: int = 0) -> Batch:
+    """The users as a right-padded batch, optionally padded further than needed."""
+    macro_length = max(1, *(len(user.macro) for user in users)) + extra_padding
+    micro_length = max(1, *(len(user.micro) for user in users)) + extra_padding
+    return Batch(
+        rows_B=torch.arange(len(users)),
+        **_view("macro", [user.macro for user in users], macro_length),
+        **_view("micro", [user.micro for user in users], micro_length),
+        asof_BL=_padded([user.asof for user in users], micro_length, -1),
+        targets_BL=_padded([user.targets for user in users], micro_length, PAD),
+        activity_B=torch.tensor([user.activity for user in users]),
+        attributes_BA=torch.tensor([user.attributes for user in users]),
+    )
+
+
+def tiny_network(seed: int = 0, dropout: float = 0.0, **sizes: int) -> MacroMicroFusionNetwork:
+    """A network of width 8 for ids 2 to 9 and categories 2 to 4 of both views, in evaluation mode."""
+    torch.manual_seed(seed)
+    defaults = {"num_macro_ids": 10, "num_macro_categories": 5, "num_micro_ids": 10, "num_micro_categories": 5}
+    network = MacroMicroFusionNetwork(
+        **{**defaults, **sizes},
+        attribute_sizes=(2, 3),
+        width=8,
+        num_layers=2,
+        num_heads=2,
+        dropout=dropout,
+        max_macro_length=12,
+        max_micro_length=12,
+        num_alignment_filters=3,
+    )
+    # What starts at zero would hide whether it is used.
+    torch.nn.init.constant_(network.next_item.macro_gate, 0.5)
+    torch.nn.init.normal_(network.fusion.absent_macro_D)
+    torch.nn.init.normal_(network.fusion.absent_micro_D)
+    return network.eval()
+
+
+def _view(name: str, histories: list[tuple[Event, ...]], length: int) -> dict[str, torch.Tensor]:
+    columns = [[[event[column] for event in history] for history in histories] for column in range(3)]
+    ids, categories, times = (_padded(column, length, PAD) for column in columns)
+    lengths = torch.tensor([len(history) for history in histories])
+    return {f"{name}_ids_BL": ids, f"{name}_categories_BL": categories, f"{name}_times_BL": times, f"{name}_lengths_B": lengths}
+
+
+def _padded(rows: list[list[int]] | list[tuple[int, ...]], length: int, value: int) -> torch.Tensor:
+    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows], dtype=torch.int64)

@@ -1,0 +1,96 @@
+"""The cut and the horizon. Days are counted from 2026-01-01; the logs end before 2026-07-01, day 181."""
+
+from datetime import date
+
+import numpy as np
+import pytest
+
+from mfn_core.data.window import DAY, NEVER, Window, choose_window, day_of, end_of_data, seconds_of
+from mfn_core.errors import ConfigError, InsufficientDataError
+
+START = seconds_of(date(2026, 1, 1))
+END = seconds_of(date(2026, 7, 1))
+
+
+def _choose(
+    micro_days: list[int | None], cut: date | None = None, horizon_days: int | None = None, first_days: list[int] | None = None
+) -> Window:
+    """Users with an event on ``first_days`` (by default day 0) and the item event that ``choose_window`` asks for on ``micro_days``."""
+    return choose_window(
+        end=END,
+        cut=cut,
+        horizon_days=horizon_days,
+        first_event_U=START + np.array(first_days or [0] * len(micro_days)) * DAY,
+        micro_event_U=np.array([NEVER if day is None else START + day * DAY for day in micro_days]),
+    )
+
+
+def test_data_end_at_the_midnight_after_the_last_event() -> None:
+    assert end_of_data(END - 1) == END
+    assert end_of_data(END) == END + DAY
+
+
+def test_days_and_seconds_are_utc() -> None:
+    assert (seconds_of(date(2026, 3, 4)), day_of(1_772_582_399 + 1)) == (1_772_582_400, date(2026, 3, 4))
+
+
+def test_the_shortest_horizon_with_a_tenth_active_is_taken() -> None:
+    # one of ten last seen on day 160, 21 days before the end
+    assert _choose([160] + [None] * 9) == Window(END - 28 * DAY, 28, "")
+
+
+def test_less_than_a_tenth_is_not_enough() -> None:
+    assert _choose([180] + [None] * 10).horizon_days is None
+
+
+def test_an_item_event_at_the_cut_is_in_the_horizon() -> None:
+    assert _choose([174, None]) == Window(END - 7 * DAY, 7, "")
+
+
+def test_users_first_seen_at_the_cut_or_later_do_not_count() -> None:
+    # without the newcomer of day 174, one of ten is active within seven days only by day 153
+    assert _choose([153, 180] + [None] * 9, first_days=[0, 174] + [0] * 9).horizon_days == 28
+
+
+def test_a_horizon_in_which_everybody_is_active_is_passed_over() -> None:
+    assert _choose([180, 180]).horizon_days is None
+
+
+def test_without_a_horizon_the_history_ends_with_the_data() -> None:
+    window = _choose([None, None])
+    assert (window.cut, window.horizon_days) == (END, None)
+    assert "no horizon of 7, 14, 28, 56, 91, 182 days at the end of the logs (2026-07-01)" in window.reason
+
+
+def test_a_given_cut_limits_the_horizon_to_the_data_after_it() -> None:
+    # the first item event after the cut (day 151) is on day 170: 28 days would hold it, but the logs end after 26
+    window = _choose([170, None], cut=date(2026, 6, 5))
+    assert (window.cut, window.horizon_days) == (seconds_of(date(2026, 6, 5)), None)
+    assert "between the cut 2026-06-05 and the end of the logs (2026-07-01)" in window.reason
+
+
+def test_a_given_cut_keeps_its_day_and_gets_the_shortest_horizon() -> None:
+    assert _choose([160, None], cut=date(2026, 6, 1)) == Window(seconds_of(date(2026, 6, 1)), 14, "")
+
+
+def test_a_given_horizon_is_counted_from_the_end() -> None:
+    assert _choose([170, None], horizon_days=21) == Window(END - 21 * DAY, 21, "")
+
+
+def test_cut_and_horizon_are_taken_as_given() -> None:
+    assert _choose([152, None], cut=date(2026, 6, 1), horizon_days=3) == Window(seconds_of(date(2026, 6, 1)), 3, "")
+
+
+def test_an_item_event_at_cut_plus_horizon_is_outside() -> None:
+    with pytest.raises(InsufficientDataError, match="no user known at the cut 2026-06-01 has an item event in the 3 days"):
+        _choose([154, None], cut=date(2026, 6, 1), horizon_days=3)
+
+
+def test_everybody_active_is_one_class() -> None:
+    with pytest.raises(InsufficientDataError, match=r"one class only: every user.*horizon_days"):
+        _choose([180, 180], horizon_days=7)
+
+
+def test_labels_beyond_the_data_are_refused_with_the_day_they_need() -> None:
+    with pytest.raises(ConfigError, match=r"horizon_days=60 needs logs up to 2026-07-31, but they end before 2026-07-01"):
+        _choose([160, None], cut=date(2026, 6, 1), horizon_days=60)

@@ -1,0 +1,72 @@
+"""Is the candidate worse than the champion? Paired on the same users."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mfn_core.evaluation.comparison import compare
+
+
+def ranking(ranks, users=None):
+    users = [f"u{number}" for number in range(len(ranks))] if users is None else users
+    return pa.table({"user_id": users, "rank": np.array(ranks, np.float32)})
+
+
+def verdict(champion, candidate):
+    (compared,) = compare("recommendation", ranking(champion), ranking(candidate), samples=200)
+    return compared.verdict
+
+
+def test_a_candidate_that_ranks_every_target_lower_is_worse():
+    assert verdict([0] * 40, [9] * 40) == "worse"
+
+
+def test_a_candidate_that_ranks_every_target_higher_is_better():
+    assert verdict([9] * 40, [0] * 40) == "better"
+
+
+def test_the_same_model_makes_no_difference():
+    assert verdict([0, 3, 20, 7], [0, 3, 20, 7]) == "no difference"
+
+
+def test_a_difference_within_the_noise_is_none():
+    assert verdict([0, 9] * 20, [9, 0] * 19 + [9, 1]) == "no difference"
+
+
+def test_only_common_users_are_compared_in_whatever_order():
+    champion = ranking([0, 5, 99], ["b", "a", "only-champion"])
+    candidate = ranking([5, 0, 99], ["a", "b", "only-candidate"])
+    (compared,) = compare("recommendation", champion, candidate, samples=100)
+    assert (compared.n, compared.difference) == (2, 0.0)
+
+
+def test_pairing_finds_a_small_but_steady_loss_that_wide_intervals_would_hide():
+    ranks = np.arange(40) % 10
+    (compared,) = compare("recommendation", ranking(ranks), ranking(ranks + 0.5), samples=200)
+    assert compared.verdict == "worse"
+    assert compared.difference == pytest.approx(compared.candidate - compared.champion)
+
+
+def test_attributes_are_compared_one_by_one_where_both_models_know_them():
+    def scores(names):
+        rows = [(f"u{n}", name, n % 2, [0.5, 0.5]) for name in names for n in range(10)]
+        users, attributes, labels, probabilities = zip(*rows, strict=True)
+        return pa.table(
+            {"user_id": users, "attribute": attributes, "label": labels, "probabilities": pa.array(probabilities, pa.list_(pa.float32()))}
+        )
+
+    compared = compare("attribute", scores(["gender", "age"]), scores(["age", "city"]), samples=100)
+    assert [(each.label, each.metric, each.verdict) for each in compared] == [("age", "auc", "no difference")]
+
+
+def test_one_class_only_cannot_be_compared():
+    scores = pa.table({"user_id": ["a", "b"], "label": [1, 1], "score": [0.2, 0.9]})
+    (compared,) = compare("activity", scores, scores, samples=100)
+    assert (compared.verdict, compared.difference, compared.low) == ("undefined", None, None)
+
+
+def test_a_comparison_is_json_without_nan():
+    (compared,) = compare("recommendation", ranking([1, 2]), ranking([2, 1]), samples=100)
+    json.dumps(compared.to_json(), allow_nan=False)

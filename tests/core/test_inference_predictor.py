@@ -1,0 +1,142 @@
+"""The predictor: the same answers in any order and batch, nothing from after the query time, nothing already seen."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from mfn_core.data.sequences import build_histories
+from mfn_core.errors import ConfigError
+from mfn_core.inference.predictor import Predictor
+from tests.factories import app_log, dataset_of, item_log
+from tests.models import predictor_of
+
+APPS = [
+    ("ann", "bank", "finance", "2026-05-01T08:00:00"),
+    ("ann", "chat", "social", "2026-05-03T08:00:00"),
+    ("bob", "chat", "social", "2026-05-02T08:00:00"),
+]
+ITEMS = [
+    ("ann", "i1", "sports", "2026-05-01T09:00:00"),
+    ("ann", "i2", "sports", "2026-05-02T09:00:00"),
+    ("ann", "i3", "news", "2026-05-04T09:00:00"),
+    ("bob", "i4", "news", "2026-05-01T09:00:00"),
+    ("bob", "i5", "news", "2026-05-02T09:00:00"),
+    ("bob", "i6", "news", "2026-05-03T09:00:00"),
+    ("bob", "i7", "news", "2026-05-04T09:00:00"),
+    ("bob", "i8", "news", "2026-05-05T09:00:00"),
+    ("bob", "i9", "news", "2026-05-06T09:00:00"),
+]
+USERS = ["ann", "bob", "cat"]  # nothing is known of cat
+JUNE = 1780272000
+
+
+def seconds(time):
+    return int(datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp())
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return dataset_of(
+        app_log(APPS),
+        item_log(ITEMS),
+        users=USERS,
+        activity={"ann": 1, "bob": 0, "cat": 0},
+        attributes={"colour": {"ann": "red", "bob": "blue", "cat": "green"}},
+    )
+
+
+@pytest.fixture(scope="module")
+def predictor(dataset, tmp_path_factory):
+    return predictor_of(dataset, tmp_path_factory.mktemp("bundle"))
+
+
+def test_answers_in_the_order_of_the_question(predictor, dataset):
+    said = predictor.predict(dataset.histories, query_time=JUNE, rows=np.array([2, 0]))
+    assert said.user_ids.tolist() == ["cat", "ann"]
+
+
+def test_a_user_gets_the_same_answer_in_any_batch(predictor, dataset):
+    together = predictor.predict(dataset.histories, query_time=JUNE)
+    alone = predictor.predict(dataset.histories, query_time=JUNE, batch_size=1)
+    np.testing.assert_allclose(together.embedding_BD, alone.embedding_BD, atol=1e-5)
+    np.testing.assert_allclose(together.activity_B, alone.activity_B, atol=1e-5)
+
+
+def test_events_at_or_after_the_query_time_are_not_read(predictor, dataset):
+    then = "2026-05-03T08:00:00"
+    past = build_histories(
+        app_log([row for row in APPS if row[3] < then]), item_log([row for row in ITEMS if row[3] < then]), USERS, dataset.vocabularies
+    )
+    full, cut = (predictor.predict(histories, query_time=seconds(then)) for histories in (dataset.histories, past))
+    np.testing.assert_array_equal(full.embedding_BD, cut.embedding_BD)
+    assert [items.tolist() for items in full.top_items] == [items.tolist() for items in cut.top_items]
+
+
+def test_a_user_without_any_event_is_answered(predictor, dataset):
+    said = predictor.predict(dataset.histories, query_time=JUNE, rows=np.array([2]), top_k=4)
+    assert np.isfinite(said.embedding_BD).all()
+    assert 0 < said.activity_B[0] < 1
+    assert said.attributes["colour"][0].sum() == pytest.approx(1)
+    assert len(said.top_items[0]) == 4
+
+
+def test_a_seen_item_is_not_recommended_though_it_lies_outside_the_networks_window(predictor, dataset):
+    said = predictor.predict(dataset.histories, query_time=JUNE, rows=np.array([1]), top_k=9)
+    assert predictor.bundle.config.max_micro_length == 4
+    assert set(said.top_items[0]) == {"i1", "i2", "i3"}
+
+
+def test_seen_items_may_be_recommended_on_demand(predictor, dataset):
+    said = predictor.predict(dataset.histories, query_time=JUNE, rows=np.array([1]), top_k=9, mask_seen=False)
+    assert len(said.top_items[0]) == 9
+
+
+def test_the_models_own_setting_decides_whether_seen_items_are_recommended(predictor, dataset):
+    repeating = Predictor(replace(predictor.bundle, facts={**predictor.bundle.facts, "mask_seen": False}), "cpu")
+    assert len(repeating.predict(dataset.histories, query_time=JUNE, rows=np.array([1]), top_k=9).top_items[0]) == 9
+
+
+def test_top_scores_fall(predictor, dataset):
+    said = predictor.predict(dataset.histories, query_time=JUNE, top_k=5)
+    assert all((np.diff(scores) <= 0).all() for scores in said.top_scores)
+
+
+def test_what_the_model_did_not_learn_is_absent(dataset, tmp_path):
+    silent = predictor_of(dataset, tmp_path, tasks=()).predict(dataset.histories, query_time=JUNE)
+    assert silent.activity_B is None
+    assert silent.attributes == {}
+    assert [items.tolist() for items in silent.top_items] == [[], [], []]
+
+
+def test_the_rank_of_the_test_item_is_its_place_among_the_recommendations_just_before_it(predictor, dataset):
+    rows = np.array([0, 1])
+    ranks = predictor.rank_targets(dataset.histories, rows, dataset.held_out_B, prefix="test")
+    for row, rank, target, time in zip(rows, ranks, ("i3", "i9"), ("2026-05-04T09:00:00", "2026-05-06T09:00:00"), strict=True):
+        just_before = predictor.predict(dataset.histories, query_time=seconds(time), rows=np.array([row]), top_k=9)
+        assert just_before.top_items[0].tolist().index(target) == rank
+
+
+def test_a_test_item_that_the_vocabulary_lacks_stands_behind_every_item(predictor, dataset):
+    strange = [*ITEMS[:-1], ("bob", "never-seen", "news", "2026-05-06T09:00:00")]
+    histories = build_histories(app_log(APPS), item_log(strange), USERS, dataset.vocabularies)
+    (rank,) = predictor.rank_targets(histories, np.array([1]), dataset.held_out_B, prefix="test")
+    assert rank >= 9
+
+
+def test_the_mean_alignment_is_over_users_with_both_views(predictor, dataset):
+    everybody = predictor.mean_alignment_GK(dataset.histories, query_time=JUNE, rows=np.arange(3))
+    both = predictor.mean_alignment_GK(dataset.histories, query_time=JUNE, rows=np.array([0, 1]))
+    np.testing.assert_allclose(everybody, both)
+    assert everybody.shape == (2 + 2, 2 + 2)
+
+
+def test_without_a_user_of_both_views_there_is_no_mean_alignment(predictor, dataset):
+    assert predictor.mean_alignment_GK(dataset.histories, query_time=JUNE, rows=np.array([2])) is None
+
+
+def test_cuda_is_refused_where_there_is_none(predictor, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device=cuda"):
+        Predictor(predictor.bundle, "cuda")

@@ -1,0 +1,173 @@
+"""Every metric by hand, then against an independent reference on random inputs with ties."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from mfn_core.metrics import auc, binary_metrics, multiclass_metrics, ranking_metrics
+
+SEEDS = range(20)
+
+
+def test_auc_counts_a_tie_half():
+    # pairs (positive, negative): .5>.1 yes, .5=.5 half, .9>.1 yes, .9>.5 yes
+    assert auc([0, 1, 0, 1], [0.1, 0.5, 0.5, 0.9]) == pytest.approx(3.5 / 4)
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0, 0], [1, 1, 1]])
+def test_auc_of_one_class_is_undefined(labels):
+    assert auc(labels, [0.5] * len(labels)) is None
+
+
+def test_binary_metrics_by_hand():
+    # predicted 1 at or above .5: users 1, 2, 3; of them 1 and 3 are positive, and positive user 4 is missed
+    assert binary_metrics([0, 1, 0, 1, 1], [0.1, 0.5, 0.7, 0.9, 0.2]) == pytest.approx(
+        {"auc": 4 / 6, "accuracy": 3 / 5, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3}
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "undefined"),
+    [
+        ([0, 1], [0.1, 0.2], {"precision"}),
+        ([0, 0], [0.1, 0.9], {"auc", "recall"}),
+        ([0, 0], [0.1, 0.2], {"auc", "precision", "recall", "f1"}),
+        ([], [], {"auc", "accuracy", "precision", "recall", "f1"}),
+    ],
+    ids=["nothing predicted positive", "nothing positive", "neither", "empty"],
+)
+def test_undefined_binary_figures_are_none(labels, scores, undefined):
+    metrics = binary_metrics(labels, scores)
+    assert {name for name, value in metrics.items() if value is None} == undefined
+    assert "NaN" not in json.dumps(metrics)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_binary_metrics_agree_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 200)
+    scores = rng.integers(0, 8, 200) / 7  # eight values for 200 users: ties everywhere
+    predicted = scores >= 0.5
+    assert binary_metrics(labels, scores) == pytest.approx(
+        {
+            "auc": reference.roc_auc_score(labels, scores),
+            "accuracy": reference.accuracy_score(labels, predicted),
+            "precision": reference.precision_score(labels, predicted),
+            "recall": reference.recall_score(labels, predicted),
+            "f1": reference.f1_score(labels, predicted),
+        },
+        abs=1e-6,
+    )
+
+
+def test_multiclass_metrics_by_hand():
+    probabilities = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]]
+    # predicted 0, 0, 1, 2 for 0, 1, 1, 2; AUC of class 0: 1, class 1: 3.5 of 4 pairs (.3 ties .3), class 2: 1
+    assert multiclass_metrics([0, 1, 1, 2], probabilities) == pytest.approx(
+        {
+            "auc": (1 + 3.5 / 4 + 1) / 3,
+            "accuracy": 3 / 4,
+            "precision": (1 / 2 + 1 + 1) / 3,
+            "recall": (1 + 1 / 2 + 1) / 3,
+            "f1": (2 / 3 + 2 / 3 + 1) / 3,
+        }
+    )
+
+
+def test_two_classes_have_one_auc_and_averages_over_both():
+    metrics = multiclass_metrics([0, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
+    assert metrics == pytest.approx(
+        {"auc": 1.0, "accuracy": 2 / 3, "precision": (1 + 1 / 2) / 2, "recall": (1 / 2 + 1) / 2, "f1": (2 / 3 + 2 / 3) / 2}
+    )
+
+
+def test_a_class_neither_in_the_labels_nor_predicted_is_left_out():
+    metrics = multiclass_metrics([0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    assert metrics == {"auc": 1.0, "accuracy": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+
+
+def test_a_class_predicted_but_absent_counts_zero():
+    metrics = multiclass_metrics([0, 1], [[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
+    assert metrics == pytest.approx({"auc": (1 + 1 / 2) / 2, "accuracy": 1 / 2, "precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
+
+
+def test_undefined_multiclass_figures_are_none():
+    assert multiclass_metrics([1, 1], [[0.2, 0.7, 0.1], [0.2, 0.7, 0.1]])["auc"] is None
+    assert set(multiclass_metrics([], np.zeros((0, 3))).values()) == {None}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 6])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_multiclass_metrics_agree_with_scikit_learn(seed, num_classes):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(num_classes), rng.integers(0, num_classes, 150)])
+    weights = rng.integers(1, 5, (len(labels), num_classes))
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    predicted = probabilities.argmax(axis=1)
+    averages = reference.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    one_vs_rest = probabilities[:, 1] if num_classes == 2 else probabilities
+    assert multiclass_metrics(labels, probabilities) == pytest.approx(
+        {
+            "auc": reference.roc_auc_score(labels, one_vs_rest, multi_class="ovr", average="macro"),
+            "accuracy": reference.accuracy_score(labels, predicted),
+            "precision": averages[0],
+            "recall": averages[1],
+            "f1": averages[2],
+        },
+        abs=1e-6,
+    )
+
+
+def test_multiclass_auc_of_a_sample_that_lacks_a_class_averages_the_others():
+    labels = np.array([0, 2, 0, 2, 2])
+    probabilities = np.array([[0.5, 0.2, 0.3], [0.5, 0.1, 0.4], [0.3, 0.3, 0.4], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1]])
+    expected = np.mean([reference.roc_auc_score(labels == c, probabilities[:, c]) for c in (0, 2)])
+    assert multiclass_metrics(labels, probabilities)["auc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_ranking_metrics_by_hand():
+    # ranks 0, 4, 7, 20: three in the first ten, two in the first five
+    assert ranking_metrics([0, 4, 7, 20]) == pytest.approx(
+        {
+            "hr@5": 2 / 4,
+            "hr@10": 3 / 4,
+            "ndcg@5": (1 + 1 / math.log2(6)) / 4,
+            "ndcg@10": (1 + 1 / math.log2(6) + 1 / math.log2(9)) / 4,
+        }
+    )
+
+
+def test_an_item_that_cannot_be_ranked_is_a_miss():
+    assert ranking_metrics([0, float("inf")]) == {"hr@5": 0.5, "hr@10": 0.5, "ndcg@5": 0.5, "ndcg@10": 0.5}
+
+
+def test_ranking_metrics_of_nobody_are_undefined():
+    assert ranking_metrics([]) == {"hr@5": None, "hr@10": None, "ndcg@5": None, "ndcg@10": None}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ranking_metrics_agree_with_a_plain_loop(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 12, (60, 30)).astype(float)
+    targets = rng.integers(0, 30, 60)
+    ranks = []
+    expected = dict.fromkeys(("hr@5", "hr@10", "ndcg@5", "ndcg@10"), 0.0)
+    for row, target in zip(scores, targets, strict=True):
+        above = sum(1 for score in row if score > row[target])
+        level = sum(1 for score in row if score == row[target]) - 1
+        ranks.append(above + level / 2)
+        for k in (5, 10):
+            if ranks[-1] < k:
+                expected[f"hr@{k}"] += 1 / 60
+                expected[f"ndcg@{k}"] += 1 / math.log2(ranks[-1] + 2) / 60
+    assert ranking_metrics(ranks) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_score_that_is_not_finite_is_a_programming_error():
+    with pytest.raises(AssertionError, match="finite"):
+        auc([0, 1], [0.1, float("nan")])
+    with pytest.raises(AssertionError, match="never NaN"):
+        ranking_metrics([0, float("nan")])

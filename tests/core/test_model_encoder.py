@@ -1,0 +1,142 @@
+"""One view: what an event knows, and what it must not know."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mfn_core.model.dropout import ByteDropout
+from mfn_core.model.embedding import gap_buckets
+from mfn_core.model.encoder import ViewEncoder, causal_attention
+from mfn_core.model.rotary import RotaryPosition
+
+
+def encoder(max_length: int = 6) -> ViewEncoder:
+    torch.manual_seed(0)
+    return ViewEncoder(num_ids=9, num_categories=5, width=8, num_layers=2, num_heads=2, dropout=0.0, max_length=max_length).eval()
+
+
+def encode(ids: list[int], categories: list[int], times: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return encoder()(torch.tensor([ids]), torch.tensor([categories]), torch.tensor([times]), torch.tensor([length]))
+
+
+def test_gap_buckets_are_logarithmic_and_look_back() -> None:
+    assert gap_buckets(torch.tensor([[100, 100, 101, 103, 107, 107 + 86_400]])).tolist() == [[0, 1, 2, 3, 4, 18]]
+
+
+def test_a_gap_of_centuries_and_a_padded_time_stay_in_the_table() -> None:
+    assert gap_buckets(torch.tensor([[0, 2**40, 0]])).tolist() == [[0, 33, 1]]
+
+
+@pytest.mark.parametrize("changed", ["id", "category", "time"])
+def test_an_event_leaves_the_states_before_it_unchanged(changed: str) -> None:
+    ids, categories, times = [2, 3, 4, 5], [2, 2, 3, 4], [10, 20, 30, 40]
+    before, _ = encode(ids, categories, times, 4)
+    if changed == "id":
+        ids = [2, 3, 8, 5]
+    elif changed == "category":
+        categories = [2, 2, 4, 4]
+    else:
+        times = [10, 20, 39, 40]
+    after, _ = encode(ids, categories, times, 4)
+    torch.testing.assert_close(after[:, :2], before[:, :2], rtol=0, atol=1e-6)
+    assert not torch.allclose(after[:, 2], before[:, 2], atol=1e-4)
+    assert not torch.allclose(after[:, 3], before[:, 3], atol=1e-6)
+
+
+def test_an_event_leaves_the_states_before_it_as_if_it_had_never_come() -> None:
+    longer, _ = encode([2, 3, 4, 5], [2, 2, 3, 4], [10, 20, 30, 40], 4)
+    shorter, _ = encode([2, 3], [2, 2], [10, 20], 2)
+    torch.testing.assert_close(longer[:, :2], shorter, rtol=0, atol=1e-6)
+
+
+def test_padding_changes_nothing() -> None:
+    bare, bare_user = encode([2, 3], [2, 3], [10, 20], 2)
+    padded, padded_user = encode([2, 3, 0, 0], [2, 3, 0, 0], [10, 20, 0, 0], 2)
+    torch.testing.assert_close(padded[:, :2], bare, rtol=0, atol=1e-6)
+    torch.testing.assert_close(padded_user, bare_user, rtol=0, atol=1e-6)
+
+
+def test_what_stands_in_the_padding_changes_nothing() -> None:
+    _, clean = encode([2, 3, 0, 0], [2, 3, 0, 0], [10, 20, 0, 0], 2)
+    _, dirty = encode([2, 3, 7, 8], [2, 3, 4, 4], [10, 20, 99, 5], 2)
+    torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
+
+
+def test_the_view_is_the_state_of_the_latest_event() -> None:
+    hidden, user = encode([2, 3, 4, 0], [2, 3, 4, 0], [10, 20, 30, 0], 3)
+    torch.testing.assert_close(user, hidden[:, 2])
+
+
+def test_an_empty_history_is_zero() -> None:
+    _, user = encode([0], [0], [0], 0)
+    assert not user.any()
+
+
+def test_the_order_of_events_matters() -> None:
+    _, forth = encode([2, 3, 4], [2, 2, 2], [10, 10, 10], 3)
+    _, back = encode([3, 2, 4], [2, 2, 2], [10, 10, 10], 3)
+    assert not torch.allclose(forth, back, atol=1e-5)
+
+
+def test_a_history_longer_than_the_limit_is_a_programming_error() -> None:
+    with pytest.raises(AssertionError, match=r"7 events exceed.* 6"):
+        encode([2] * 7, [2] * 7, list(range(7)), 7)
+
+
+def test_attention_knows_distances_and_not_where_the_window_begins() -> None:
+    torch.manual_seed(0)
+    position = RotaryPosition(head_width=4, max_length=9)
+    query, key = position(torch.randn(1, 1, 4).expand(1, 9, 4)), position(torch.randn(1, 1, 4).expand(1, 9, 4))
+    products = (query @ key.mT)[0]
+    torch.testing.assert_close(products[5, 3], products[2, 0])
+    assert not torch.isclose(products[5, 3], products[5, 2])
+
+
+def test_rotation_by_hand() -> None:
+    # One pair: at position 1 the vector (1, 0) turns by one radian.
+    turned = RotaryPosition(head_width=2, max_length=2)(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
+    torch.testing.assert_close(turned, torch.tensor([[[1.0, 0.0], [math.cos(1), math.sin(1)]]]))
+
+
+def test_attention_equals_the_textbook() -> None:
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(3, 2, 2, 5, 4)
+    logits = queries @ keys.mT / 2 + torch.full((5, 5), -torch.inf).triu(1)
+    torch.testing.assert_close(causal_attention(queries, keys, values), functional.softmax(logits, -1) @ values)
+
+
+def test_attention_on_a_cpu_runs_in_float32_under_autocast() -> None:
+    queries, keys, values = torch.randn(3, 2, 2, 5, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        attended = causal_attention(queries, keys, values)
+    torch.testing.assert_close(attended, causal_attention(queries, keys, values), rtol=0, atol=0)
+
+
+class TestByteDropout:
+    def test_drops_its_share_and_keeps_the_mean(self) -> None:
+        torch.manual_seed(0)
+        dropped = ByteDropout(0.2)(torch.ones(100_001))
+        assert (dropped == 0).float().mean().item() == pytest.approx(51 / 256, abs=0.005)
+        assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
+        assert dropped.unique().tolist() == pytest.approx([0.0, 256 / 205])
+
+    def test_passes_gradients_where_it_kept(self) -> None:
+        values = torch.ones(64, requires_grad=True)
+        dropped = ByteDropout(0.5)(values)
+        dropped.sum().backward()
+        assert torch.equal(values.grad, dropped)
+
+    def test_is_silent_in_evaluation(self) -> None:
+        values = torch.randn(16)
+        assert ByteDropout(0.5).eval()(values) is values
+
+    def test_is_drawn_from_the_global_generator(self) -> None:
+        torch.manual_seed(3)
+        first = ByteDropout(0.5)(torch.ones(64))
+        torch.manual_seed(3)
+        assert torch.equal(ByteDropout(0.5)(torch.ones(64)), first)
+
+    def test_never_drops_everything(self) -> None:
+        assert ByteDropout(0.9999)(torch.ones(100_000)).isfinite().all()

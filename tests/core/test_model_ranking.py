@@ -1,0 +1,100 @@
+"""Full ranking, against a plain loop."""
+
+import math
+
+import pytest
+import torch
+
+from mfn_core.model import ranking
+from mfn_core.model.ranking import target_ranks, top_items
+from mfn_core.schema import PAD, UNKNOWN
+
+ONE_QUERY = torch.tensor([[1.0]])
+# Scores of the items 0 (PAD), 1 (UNKNOWN), 2, 3, 4, 5, 6.
+ITEMS = torch.tensor([[9.0], [9.0], [3.0], [1.0], [2.0], [2.0], [0.0]])
+
+
+def rank(target: int, seen: list[int] | None = None, items: torch.Tensor = ITEMS) -> float:
+    return target_ranks(ONE_QUERY, items, torch.tensor([target]), None if seen is None else torch.tensor([seen])).item()
+
+
+def test_the_best_item_ranks_first_whatever_pad_and_unknown_score() -> None:
+    assert rank(2) == 0
+
+
+def test_ties_share_the_mean_rank() -> None:
+    assert [rank(target) for target in (4, 5)] == [1.5, 1.5]
+
+
+def test_seen_items_are_no_rivals() -> None:
+    assert rank(3, seen=[2, 4, PAD]) == 1
+
+
+def test_a_seen_target_still_competes() -> None:
+    assert rank(3, seen=[3, 2, 3]) == 2
+
+
+@pytest.mark.parametrize("target", [PAD, UNKNOWN])
+def test_a_target_outside_the_catalogue_ranks_behind_it(target: int) -> None:
+    assert rank(target) == 7
+
+
+def test_scores_that_are_not_numbers_rank_last() -> None:
+    assert rank(2, items=torch.full_like(ITEMS, math.nan)) == 7
+
+
+def test_constant_scores_rank_in_the_middle() -> None:
+    assert rank(4, items=torch.ones(7, 1)) == 2
+
+
+def test_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "_MAX_SCORES_PER_BLOCK", 3 * 30)
+    generator = torch.Generator().manual_seed(0)
+    # Small integers: many exact ties.
+    queries = torch.randint(-2, 3, (20, 4), generator=generator).float()
+    items = torch.randint(-1, 2, (30, 4), generator=generator).float()
+    targets = torch.randint(2, 30, (20,), generator=generator)
+    seen = torch.randint(0, 30, (20, 6), generator=generator)
+    expected = []
+    for user in range(20):
+        score = [float(queries[user] @ items[item]) for item in range(30)]
+        target = int(targets[user])
+        rivals = [item for item in range(2, 30) if item != target and item not in seen[user].tolist()]
+        above = sum(score[item] > score[target] for item in rivals)
+        tied = sum(score[item] == score[target] for item in rivals)
+        expected.append(above + tied / 2)
+    assert target_ranks(queries, items, targets, seen).tolist() == expected
+
+
+def test_ranks_in_float32_under_autocast() -> None:
+    # 1 and 1 + 2^-12 are one number in bfloat16.
+    items = torch.tensor([[0.0], [0.0], [1.0], [1.0 + 2**-12]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rank(2, items=items) == 1
+
+
+def test_no_users_give_no_ranks() -> None:
+    assert target_ranks(torch.empty(0, 1), ITEMS, torch.empty(0, dtype=torch.int64), None).shape == (0,)
+
+
+def test_top_items_are_the_best_that_are_not_seen() -> None:
+    ids, scores = top_items(ONE_QUERY, ITEMS, 2, torch.tensor([[2, PAD]]))
+    assert sorted(ids[0].tolist()) == [4, 5]
+    assert scores.tolist() == [[2, 2]]
+
+
+def test_top_items_come_best_first() -> None:
+    ids, scores = top_items(ONE_QUERY, ITEMS, 5, None)
+    assert ids[0, [0, 3, 4]].tolist() == [2, 3, 6]
+    assert scores.tolist() == [[3, 2, 2, 1, 0]]
+
+
+def test_top_items_pad_what_the_catalogue_cannot_fill() -> None:
+    ids, scores = top_items(ONE_QUERY, ITEMS, 9, torch.tensor([[2, 4, 5]]))
+    assert ids.tolist() == [[3, 6, PAD, PAD, PAD, PAD, PAD, PAD, PAD]]
+    assert scores[0, 2:].tolist() == [-math.inf] * 7
+
+
+def test_top_items_of_an_empty_catalogue_are_padding() -> None:
+    ids, _ = top_items(ONE_QUERY, ITEMS[:2], 3, None)
+    assert ids.tolist() == [[PAD, PAD, PAD]]

@@ -1,0 +1,94 @@
+"""What early stopping watches, measured with networks whose answers are known."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.training.validation import Validation, score
+from tests.factories import app_log, dataset_of, item_log
+
+USERS = "abcdef"
+ITEMS = [(user, item, "c", f"2026-05-0{day}T00:00:00") for user in USERS for day, item in enumerate("xyxzw", start=1)]
+SPLIT = dict(zip(USERS, ["train", "test", "validation", "validation", "validation", "validation"], strict=True))
+
+
+def dataset(**labels):
+    return dataset_of(app_log([]), item_log(ITEMS), users=USERS, split=SPLIT, **labels)
+
+
+@dataclass
+class KnownNetwork:
+    """Answers by the row of the user, and asks for one item in particular."""
+
+    activity: dict[int, float]
+    wanted_item: int = 2
+
+    def eval(self):
+        return self
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+    @property
+    def item_weight_ND(self):
+        return torch.eye(6)
+
+    def __call__(self, batch):
+        logits = torch.tensor([self.activity.get(row, 0.0) for row in batch.rows_B.tolist()])
+        colour = torch.stack([-logits, logits], dim=1)
+        return SimpleNamespace(activity_logits_B=logits, attribute_logits=[colour] * batch.attributes_BA.shape[1] or [colour])
+
+    def last_query_BD(self, outputs, batch):
+        return torch.eye(6)[self.wanted_item].repeat(len(batch.rows_B), 1)
+
+
+def measure(data, network, **settings):
+    config = TrainingConfig(evaluation_batch_size=2, device="cpu", **settings)
+    return Validation(data, NetworkConfig(), config).measure(network, lambda step: None)
+
+
+def item(data, token):
+    return 2 + data.vocabularies.micro_id.tokens.to_pylist().index(token)
+
+
+def test_activity_is_measured_on_labelled_validation_users_alone():
+    # rows 2 to 5 are validation users; f has no label; a and b would spoil the figure
+    data = dataset(activity={"a": 1, "b": 1, "c": 0, "d": 1, "e": 0}, attributes={"colour": {"c": "blue", "d": "red"}})
+    figures = measure(data, KnownNetwork({0: -9.0, 1: -9.0, 2: 0.1, 3: 0.3, 4: 0.2, 5: 9.0}))
+    assert figures["activity_auc"] == 1.0
+
+
+def test_attributes_are_measured_each_and_in_the_mean():
+    data = dataset(attributes={"colour": {"a": "blue", "c": "red", "d": "blue", "e": "blue", "f": "red"}})
+    # blue is class 0, red class 1; scores of red: c .3 (red), d .1, e .5, f .4 (red): 2 of 4 pairs are right
+    figures = measure(data, KnownNetwork({2: 0.3, 3: 0.1, 4: 0.5, 5: 0.4}))
+    assert figures["attribute_colour_auc"] == figures["attribute_auc"] == 0.5
+
+
+def test_a_label_that_validation_users_do_not_vary_in_is_left_out():
+    data = dataset(activity={"a": 0, "c": 1, "d": 1}, attributes={"colour": {"a": "blue", "b": "red"}})
+    assert measure(data, KnownNetwork({})).keys() == {"hr@10", "ndcg@10"}
+
+
+def test_the_second_last_item_of_every_user_is_ranked():
+    data = dataset()
+    figures = measure(data, KnownNetwork({}, wanted_item=item(data, "z")))
+    assert figures == {"hr@10": 1.0, "ndcg@10": 1.0}
+
+
+@pytest.mark.parametrize(("mask_seen", "rank"), [(True, 0.5), (False, 2.0)])
+def test_seen_items_are_left_out_of_the_ranking_as_set(mask_seen, rank):
+    # x is asked for; target z ties with w, and with y unless y is masked as seen along with x
+    data = dataset()
+    figures = measure(data, KnownNetwork({}, wanted_item=item(data, "x")), mask_seen=mask_seen)
+    assert figures["ndcg@10"] == pytest.approx(float(1 / torch.log2(torch.tensor(rank + 2))))
+
+
+def test_the_score_is_the_mean_over_the_tasks_that_were_measured():
+    every_figure = {"activity_auc": 0.8, "attribute_colour_auc": 0.1, "attribute_auc": 0.6, "ndcg@10": 0.1, "hr@10": 0.9}
+    assert score(every_figure) == pytest.approx(0.5)
+    assert score({"ndcg@10": 0.1, "hr@10": 0.9}) == pytest.approx(0.1)
+    assert score({}) is None

@@ -1,0 +1,93 @@
+"""The task evaluate: a finished evaluation is found again, and its evidence is in the MLflow run once."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from mfn_core.errors import ConfigError
+from tasks import storage, tracking
+from tasks.evaluate import evaluate, labelled_facts
+from tests.factories import app_log, dataset_of, item_log
+from tests.tasks.registry import CONFIG, store_inputs, store_training
+
+PLOTS = {
+    "activity": ["activity_calibration.png", "activity_figures.png", "activity_roc_pr.png"],
+    "attribute": ["attribute_colour_figures.png", "attribute_colour_roc_pr.png"],
+    "recommendation": ["recommendation_ranking.png"],
+}
+PORTRAIT = ["alignment_atlas.png", "embedding_map.png", "learning_curves.png"]
+
+
+@pytest.fixture
+def inputs(registry):
+    dataset = store_inputs(registry)
+    return dataset, store_training(registry, dataset)
+
+
+@pytest.fixture
+def client(registry):
+    from mlflow import MlflowClient
+
+    return MlflowClient(registry.tracking)
+
+
+@pytest.mark.parametrize(
+    ("task", "figures"),
+    [
+        ("activity", ["auc", "accuracy", "precision", "recall", "f1"]),
+        ("attribute", ["auc", "accuracy", "precision", "recall", "f1"]),
+        ("recommendation", ["hr@5", "hr@10", "ndcg@5", "ndcg@10"]),
+    ],
+)
+def test_an_evaluation_states_figures_intervals_baseline_and_n(registry, inputs, task, figures):
+    made = evaluate(registry, CONFIG, *inputs, task)
+    json.dumps(made, allow_nan=False)
+    for facts in labelled_facts(made["facts"]).values():
+        assert list(facts["metrics"]) == list(facts["intervals"]) == list(facts["baseline"]) == figures
+        assert facts["n"] > 0
+
+
+def test_scores_are_kept_one_row_per_user(registry, inputs):
+    made = evaluate(registry, CONFIG, *inputs, "activity")
+    scores = pq.read_table(storage.join(made["uri"], "scores.parquet"))
+    assert scores.column_names == ["user_id", "label", "score"]
+    assert len(scores) == made["rows"]["users"] == made["facts"]["n"]
+
+
+def test_a_second_run_finds_the_first_and_doubles_nothing(registry, inputs, client):
+    first = evaluate(registry, CONFIG, *inputs, "activity")
+    assert evaluate(registry, CONFIG, *inputs, "activity") == first
+    run_id = tracking.require_run(registry, "f" * 64)
+    assert len(client.get_metric_history(run_id, "test/activity/auc")) == 1
+
+
+def test_figures_and_baselines_are_in_the_run(registry, inputs, client):
+    made = evaluate(registry, CONFIG, *inputs, "attribute")
+    logged = client.get_run(tracking.require_run(registry, "f" * 64)).data.metrics
+    assert logged["test/attribute/colour/accuracy"] == made["facts"]["metrics"]["colour"]["accuracy"]
+    assert logged["baseline/attribute/colour/accuracy"] == made["facts"]["baseline"]["colour"]["accuracy"]
+
+
+def test_plots_are_in_the_run_and_the_first_task_draws_the_models_portrait(registry, inputs, client):
+    for task in PLOTS:
+        evaluate(registry, CONFIG, *inputs, task)
+    run_id = tracking.require_run(registry, "f" * 64)
+    logged = [file.path.removeprefix("plots/") for file in client.list_artifacts(run_id, "plots")]
+    assert sorted(logged) == sorted([*PORTRAIT, *(name for names in PLOTS.values() for name in names)])
+
+
+def test_one_view_only_is_drawn_without_an_atlas(registry, client):
+    items = [(f"u{n}", f"i{(n + step) % 5}", "news", f"2026-05-0{step + 1}T09:00:00") for n in range(20) for step in range(4)]
+    dataset = store_inputs(registry, dataset_of(app_log([]), item_log(items), users=[f"u{n}" for n in range(20)]))
+    evaluate(registry, CONFIG, dataset, store_training(registry, dataset), "recommendation")
+    logged = [file.path for file in client.list_artifacts(tracking.require_run(registry, "f" * 64), "plots")]
+    assert logged == ["plots/embedding_map.png", "plots/learning_curves.png", "plots/recommendation_ranking.png"]
+
+
+def test_a_task_that_the_dataset_leaves_out_is_refused(registry):
+    users = [f"u{n}" for n in range(20)]
+    items = [(user, f"i{step}", "news", f"2026-05-0{step + 1}T09:00:00") for user in users for step in range(4)]
+    dataset = store_inputs(registry, dataset_of(app_log([]), item_log(items), users=users))
+    with pytest.raises(ConfigError, match="activity cannot be evaluated"):
+        evaluate(registry, CONFIG, dataset, store_training(registry, dataset), "activity")

@@ -1,0 +1,120 @@
+"""The gate: champion and candidate on the same test users, each reading with its own vocabulary."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mfn_core.data.fitting import encode_again
+from mfn_core.data.vocabulary import Vocabulary
+from tasks import storage
+from tasks.evaluate import SCORES_FILE, evaluate
+from tasks.gate import gate
+from tasks.settings import Settings
+from tests.factories import patterned_dataset
+from tests.tasks.registry import CONFIG, make_champion, store_inputs, store_training
+
+TASKS = ("activity", "attribute", "recommendation")
+
+
+@dataclass(frozen=True)
+class World:
+    """A champion, and a candidate of the same weights but another fingerprint."""
+
+    settings: Settings
+    dataset: dict[str, Any]
+    champion: dict[str, Any]
+    twin: dict[str, Any]
+    evaluations: list[dict[str, Any]]
+
+    def judge(self, evaluations=None, dataset=None, config=CONFIG):
+        return gate(self.settings, config, dataset or self.dataset, self.twin, evaluations or self.evaluations)
+
+
+@pytest.fixture(scope="module")
+def world(shared_registry):
+    dataset = store_inputs(shared_registry)
+    champion, twin = (store_training(shared_registry, dataset, letter, seed=0) for letter in "ce")
+    make_champion(shared_registry, champion)
+    evaluations = [evaluate(shared_registry, CONFIG, dataset, twin, task) for task in TASKS]
+    return World(shared_registry, dataset, champion, twin, evaluations)
+
+
+def with_ranks(evaluations, rank, folder):
+    """The evaluations of a model that gives every held-out item one rank."""
+    scores = pq.read_table(storage.join(evaluations[2]["uri"], SCORES_FILE))
+    pq.write_table(scores.set_column(1, "rank", pa.array(np.full(len(scores), rank, np.float32))), folder / SCORES_FILE)
+    return [*evaluations[:2], evaluations[2] | {"uri": str(folder)}]
+
+
+def renumbered(dataset):
+    """The same dataset with the item vocabulary in reverse order."""
+    items = dataset.vocabularies.micro_id
+    backwards = Vocabulary.fit(items.tokens, np.arange(1, len(items.tokens) + 1))
+    vocabularies = replace(dataset.vocabularies, micro_id=backwards)
+    return replace(dataset, histories=encode_again(dataset.histories, dataset.vocabularies, vocabularies), vocabularies=vocabularies)
+
+
+def test_the_first_model_passes(registry):
+    verdict = gate(registry, CONFIG, {"uri": "", "kind": "dataset", "digest": ""}, {"digest": "f" * 64}, [])
+    assert (verdict["passed"], verdict["reason"], verdict["champion"]) == (True, "there is no champion yet", None)
+
+
+def test_the_champion_itself_passes(world):
+    verdict = gate(world.settings, CONFIG, world.dataset, world.champion, world.evaluations)
+    assert (verdict["passed"], verdict["reason"]) == (True, "version 1 is the champion itself")
+
+
+def test_a_model_with_the_champions_weights_makes_no_difference_in_any_task(world):
+    verdict = world.judge()
+    assert verdict["passed"]
+    found = [(each["task"], each["difference"], each["verdict"]) for each in verdict["comparisons"]]
+    assert found == [(task, 0.0, "no difference") for task in TASKS]
+
+
+def test_a_model_that_is_worse_in_one_task_does_not_pass_and_the_reason_says_where(world, tmp_path):
+    verdict = world.judge(with_ranks(world.evaluations, 19, tmp_path))
+    assert not verdict["passed"]
+    assert "worse than champion version 1: recommendation ndcg@10" in verdict["reason"]
+
+
+def test_a_better_model_passes(world, tmp_path):
+    verdict = world.judge(with_ranks(world.evaluations, 0, tmp_path))
+    assert verdict["passed"]
+    assert verdict["comparisons"][2]["verdict"] == "better"
+
+
+def test_the_verdict_is_json(world):
+    json.dumps(world.judge(), allow_nan=False)
+
+
+def test_the_champion_reads_a_dataset_of_other_ids_with_its_own_vocabulary(world):
+    old = patterned_dataset(120)
+    new = renumbered(old)
+    assert (new.histories.micro.ids != old.histories.micro.ids).any()
+    stored = store_inputs(world.settings, new, letter="9")
+    assert [each["difference"] for each in world.judge(dataset=stored)["comparisons"]] == [0.0, 0.0, 0.0]
+
+
+def test_another_split_seed_is_a_caveat(world):
+    (caveat,) = world.judge(config=CONFIG.model_copy(update={"split_seed": 5}))["caveats"]
+    assert caveat == "the champion was trained with split_seed=0, not 5: it has seen labels of these test users"
+
+
+def test_a_champion_of_later_data_is_a_caveat(world):
+    earlier = patterned_dataset(120)
+    stored = store_inputs(world.settings, replace(earlier, facts=replace(earlier.facts, cut=earlier.cut - 86_400)), letter="8")
+    (caveat,) = world.judge(dataset=stored)["caveats"]
+    assert "the champion was trained on later data" in caveat
+
+
+def test_a_task_that_the_champion_does_not_do_is_a_caveat(world):
+    other = world.evaluations[0] | {"facts": {"task": "attribute"}}
+    dataset = patterned_dataset(120)
+    renamed = replace(dataset, facts=replace(dataset.facts, attribute_classes={"shape": dataset.attribute_classes["colour"]}))
+    verdict = world.judge([other], dataset=store_inputs(world.settings, renamed, letter="7"))
+    assert verdict["caveats"] == ["attribute is not compared: the champion does not do it"]

@@ -1,0 +1,197 @@
+"""Bad raw input stops ingest with a message that names the file, the column or row, the value, the limit and the remedy."""
+
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
+from mfn_core.schema import APP_LOGS
+from tasks import curated, ingest
+from tests.tasks.raw_files import NOW, app_rows, deliver, deliver_day, ingest_days
+
+ANN = ("ann", "bank", "finance", "2026-06-01T09:00")
+BOB = ("bob", "chess", "games", "2026-06-01T10:00")
+FOLDER = "app_logs/dt=2026-06-01"
+
+
+def plan(settings, first=None, last=None):
+    return ingest.plan_ingest(settings, APP_LOGS, first and date.fromisoformat(first), last and date.fromisoformat(last), 31, now=NOW)
+
+
+def refused(settings, error):
+    """The message with which ingest of 1 June stops; nothing may be published."""
+    with pytest.raises(error) as caught:
+        ingest_days(settings, "2026-06-01")
+    assert curated.files(settings, APP_LOGS) == []
+    return str(caught.value)
+
+
+def test_a_missing_column(settings):
+    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN]).drop_columns("app_category"))
+    assert refused(settings, SchemaError) == (
+        f"{file}: column app_category is missing; the file has user_id, app_id, event_time; "
+        "add it, or say in MFN_APP_LOG_COLUMNS which column holds app_category"
+    )
+
+
+def test_a_mapped_column_that_the_file_does_not_have(settings):
+    mapped = settings.model_copy(update={"app_log_columns": {"app_id": "pakage"}})
+    deliver(mapped, f"{FOLDER}/a.parquet", app_rows([ANN]))
+    assert "column pakage is missing" in refused(mapped, SchemaError)
+
+
+def test_a_misspelt_contract_column_in_the_mapping(settings):
+    mapped = settings.model_copy(update={"app_log_columns": {"ap_id": "package"}})
+    deliver(mapped, f"{FOLDER}/a.parquet", app_rows([ANN]))
+    message = refused(mapped, ConfigError)
+    assert "MFN_APP_LOG_COLUMNS maps ap_id" in message
+    assert "user_id, app_id, app_category, event_time, event_type, duration_s, seq_no" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found", "expected"),
+    [
+        ("user_id", pa.array([1.5]), "double", "string or integer"),
+        ("app_category", pa.array([3]), "int64", "string"),
+        ("event_time", pa.array(["2026-06-01"]), "string", "timestamp with a time zone"),
+        ("seq_no", pa.array(["1"]), "string", "integer"),
+        ("duration_s", pa.array(["1"]), "string", "number"),
+    ],
+)
+def test_a_wrong_type(settings, column, values, found, expected):
+    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], **{column: values}))
+    assert refused(settings, SchemaError) == f"{file}: column {column} is {found}, expected {expected}; cast it in the source"
+
+
+def test_a_time_without_zone(settings):
+    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], event_time=pa.array([0], pa.timestamp("ms"))))
+    message = refused(settings, SchemaError)
+    assert (
+        f"{file}: column event_time is timestamp[ms], expected timestamp with a time zone; it has no time zone: write it in UTC" in message
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((None, "chess", "games", "2026-06-01T10:00"), "user_id is null"),
+        (("", "chess", "games", "2026-06-01T10:00"), "user_id is empty"),
+        (("bob", None, "games", "2026-06-01T10:00"), "app_id is null"),
+        (("bob", "", "games", "2026-06-01T10:00"), "app_id is empty"),
+        (("bob", "chess", None, "2026-06-01T10:00"), "app_category is null"),
+        (("bob", "chess", "games", None), "event_time is null"),
+        (("bob", "chess", "games", "2026-07-01T00:01"), "event_time is in the future"),
+    ],
+)
+def test_a_row_that_breaks_the_contract(settings, row, reason):
+    file = deliver_day(settings, "2026-06-01", [ANN, row])
+    message = refused(settings, RejectionError)
+    assert f"({file}): 1 of 2 rows (50.0%) are rejected, more than max_rejected_share=0.01: {reason} (1 rows)." in message
+    assert f"First: {file} row 1: {reason}" in message
+    assert "raise MFN_MAX_REJECTED_SHARE" in message
+
+
+def test_too_many_rejects_are_in_quarantine_nevertheless(settings):
+    deliver_day(settings, "2026-06-01", [ANN, (None, "chess", "games", "2026-06-01T10:00")])
+    refused(settings, RejectionError)
+    (file,) = Path(settings.store, "quarantine/app_logs/dt=2026-06-01").iterdir()
+    assert pq.read_table(file)["_reason"].to_pylist() == ["user_id is null"]
+
+
+def test_more_duplicates_than_allowed(settings):
+    file = deliver_day(settings, "2026-06-01", [ANN, ANN, BOB])
+    message = refused(settings, RejectionError)
+    assert f"({file}): 1 of 3 rows (33.3%) are exact duplicates, more than max_duplicate_share=0.2" in message
+    assert "raise MFN_MAX_DUPLICATE_SHARE" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no Parquet at all", b"PAR1PAR1"])
+def test_a_file_that_is_no_parquet(settings, content):
+    file = deliver_day(settings, "2026-06-01", [ANN])
+    file.write_bytes(content)
+    message = refused(settings, SchemaError)
+    assert message.startswith(f"{file} is no readable Parquet file (")
+    assert message.endswith("write it again")
+
+
+def test_a_parquet_file_with_a_corrupt_page(settings):
+    deliver_day(settings, "2026-06-01", [ANN])
+    file = deliver(settings, f"{FOLDER}/broken.parquet", app_rows([BOB] * 1000))
+    content = bytearray(file.read_bytes())
+    content[4:200] = b"\xff" * 196
+    file.write_bytes(content)
+    assert refused(settings, SchemaError).startswith(f"{file} is no readable Parquet file (")
+
+
+def test_an_empty_partition(settings):
+    file = deliver_day(settings, "2026-06-01", [])
+    message = refused(settings, SchemaError)
+    assert message == f"{file}: 0 rows, expected at least 1; deliver app_logs dt=2026-06-01 again with its rows"
+
+
+def test_a_folder_without_a_row_of_its_day(settings):
+    file = deliver_day(settings, "2026-06-01", [("ann", "bank", "finance", "2026-06-02T09:00")])
+    message = refused(settings, SchemaError)
+    assert f"({file}): none of 1 rows has an event_time on 2026-06-01 (UTC), the day of its folder, but on 2026-06-02" in message
+
+
+def test_a_folder_whose_name_is_no_day(settings):
+    deliver(settings, "app_logs/dt=2026-06-31/a.parquet", app_rows([ANN]))
+    with pytest.raises(SchemaError, match=r"dt=2026-06-31: the folder's name is no day; name it dt=YYYY-MM-DD"):
+        plan(settings)
+
+
+def test_a_day_that_has_not_arrived_may_be_retried(settings):
+    deliver_day(settings, "2026-06-01", [ANN])
+    with pytest.raises(PartitionNotReadyError, match=r"app_logs/dt=2026-06-02 has no Parquet file yet"):
+        plan(settings, "2026-06-02", "2026-06-02")
+
+
+def test_a_folder_that_is_still_being_written_has_not_arrived(settings):
+    deliver(settings, "app_logs/dt=2026-06-02/_temporary.parquet", app_rows([ANN]))
+    with pytest.raises(PartitionNotReadyError, match=r"app_logs/dt=2026-06-02 has no Parquet file yet"):
+        plan(settings, "2026-06-02", "2026-06-02")
+
+
+def test_a_missing_partition_inside_a_range(settings):
+    for day in ("2026-06-01", "2026-06-03"):
+        deliver_day(settings, day, [ANN])
+    with pytest.raises(
+        SchemaError, match=r"1 of 3 daily folders between 2026-06-01 and 2026-06-03 are missing or empty, first dt=2026-06-02"
+    ):
+        plan(settings, "2026-06-01", "2026-06-03")
+
+
+def test_a_range_that_ends_after_the_last_partition(settings):
+    deliver_day(settings, "2026-06-01", [ANN])
+    with pytest.raises(SchemaError, match="first dt=2026-06-02"):
+        plan(settings, None, "2026-06-03")
+
+
+def test_a_log_that_is_absent(settings):
+    with pytest.raises(
+        SchemaError, match=r"no app_logs under .*: neither app_logs/dt=YYYY-MM-DD/\*\.parquet nor app_logs\.parquet"
+    ) as caught:
+        plan(settings)
+    assert "take macro out of MFN_VIEWS" in str(caught.value)
+
+
+def test_a_view_that_is_not_deployed(settings):
+    one_view = settings.model_copy(update={"views": ("micro",)})
+    with pytest.raises(ConfigError, match=r"app_logs is the log of view macro, .*MFN_VIEWS is \['micro'\]"):
+        plan(one_view)
+
+
+def test_a_range_that_ends_before_it_starts(settings):
+    with pytest.raises(ConfigError, match="first_day=2026-06-02 is after last_day=2026-06-01"):
+        plan(settings, "2026-06-02", "2026-06-01")
+
+
+def test_a_first_load_without_any_usable_time(settings):
+    file = deliver(settings, "app_logs.parquet", app_rows([("ann", "bank", "finance", "2027-01-01T09:00")]))
+    with pytest.raises(SchemaError, match=r"no row has an event_time that is not null and not in the future") as caught:
+        plan(settings)
+    assert str(file) in str(caught.value)

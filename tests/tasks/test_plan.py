@@ -1,0 +1,146 @@
+"""What a run is to do follows from the manifests alone."""
+
+from datetime import date
+
+import pytest
+
+from mfn_core.errors import InsufficientDataError
+from mfn_core.schema import APP_LOGS, ITEM_LOGS, LogSchema
+from tasks import curated, manifest, plan, tracking
+from tasks.dag_configs import TrainConfig, ValidateConfig
+from tasks.manifest import Manifest
+from tasks.plan import plan_training, plan_validation
+from tasks.settings import Settings
+from tasks.tracking import Version
+from tasks.validate import validated_uri
+
+MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Version]:
+    """Versions by fingerprint: an empty registry."""
+    found: dict[str, Version] = {}
+    monkeypatch.setattr(tracking, "find_version", lambda settings, fingerprint: found.get(fingerprint))
+    return found
+
+
+def publish(settings: Settings, log: LogSchema, day: date, digest: str) -> None:
+    facts = {"dt": str(day), "files": []}
+    manifest.write(
+        Manifest(kind="curated", uri=curated.partition_uri(settings, log, day), digest=digest, rows={"accepted": 1}, facts=facts)
+    )
+
+
+def validate(settings: Settings, day: date, **digests: str) -> None:
+    facts = {"dt": str(day)}
+    uri = validated_uri(settings, day)
+    manifest.write(Manifest(kind="validated", uri=uri, digest=manifest.digest_of(digests), inputs=digests, facts=facts))
+
+
+def publish_and_validate(settings: Settings, *days: date) -> None:
+    for day in days:
+        publish(settings, APP_LOGS, day, f"app{day}")
+        publish(settings, ITEM_LOGS, day, f"item{day}")
+        validate(settings, day, app_logs=f"app{day}", item_logs=f"item{day}")
+
+
+def publish_only(settings: Settings, day: date) -> None:
+    publish(settings, APP_LOGS, day, f"app{day}")
+    publish(settings, ITEM_LOGS, day, f"item{day}")
+
+
+def test_training_reads_all_validated_days(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY)
+    planned = plan_training(settings, TrainConfig())
+    assert (planned["days"], planned["partitions"], planned["skip"]) == (["2026-06-22", "2026-06-23"], {"macro": 2, "micro": 2}, None)
+
+
+def test_training_leaves_later_days_that_are_not_validated_yet(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY)
+    publish_only(settings, WEDNESDAY)
+    assert plan_training(settings, TrainConfig())["days"] == ["2026-06-22", "2026-06-23"]
+
+
+def test_a_gap_in_the_validated_days_stops_training_and_names_the_day(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, WEDNESDAY)
+    publish_only(settings, TUESDAY)
+    with pytest.raises(
+        InsufficientDataError, match="1 of 3 days up to 2026-06-24 are not validated as they stand: 2026-06-23; run mfn_validate"
+    ):
+        plan_training(settings, TrainConfig())
+
+
+def test_a_day_that_was_ingested_again_does_not_count_as_validated(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY)
+    publish(settings, APP_LOGS, MONDAY, "corrected")
+    with pytest.raises(InsufficientDataError, match="2026-06-22"):
+        plan_training(settings, TrainConfig())
+
+
+def test_training_without_a_validated_day_says_what_to_run(settings: Settings) -> None:
+    publish_only(settings, MONDAY)
+    with pytest.raises(
+        InsufficientDataError, match=r"none of the 1 published days from the first to 2026-06-22 is validated; .* mfn_validate"
+    ):
+        plan_training(settings, TrainConfig(last_day=MONDAY))
+
+
+def test_training_reads_the_days_of_its_form_only(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY, WEDNESDAY)
+    assert plan_training(settings, TrainConfig(first_day=TUESDAY, last_day=TUESDAY))["days"] == ["2026-06-23", "2026-06-23"]
+
+
+def test_the_fingerprint_is_the_same_however_the_same_days_are_named(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY)
+    named = TrainConfig(first_day=MONDAY, last_day=TUESDAY)
+    assert plan_training(settings, named)["fingerprint"] == plan_training(settings, TrainConfig())["fingerprint"]
+
+
+@pytest.mark.parametrize("change", ["partition", "users", "config", "code", "another day"])
+def test_the_fingerprint_follows_every_input(settings: Settings, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    publish_and_validate(settings, MONDAY)
+    before = plan_training(settings, TrainConfig())["fingerprint"]
+    if change == "partition":
+        publish(settings, APP_LOGS, MONDAY, "corrected")
+        validate(settings, MONDAY, app_logs="corrected", item_logs=f"item{MONDAY}")
+    if change == "users":
+        manifest.write(Manifest(kind="curated", uri=curated.users_uri(settings), digest="users"))
+    if change == "code":
+        monkeypatch.setattr(plan.manifest, "code_digest", lambda: "other")
+    if change == "another day":
+        publish_and_validate(settings, TUESDAY)
+    config = TrainConfig(seed=1) if change == "config" else TrainConfig()
+    assert plan_training(settings, config)["fingerprint"] != before
+
+
+def test_what_is_registered_already_is_skipped_by_its_version(settings: Settings, registry: dict[str, Version]) -> None:
+    publish_and_validate(settings, MONDAY)
+    registry[plan_training(settings, TrainConfig())["fingerprint"]] = Version(number=7, run_id="run", tags={}, aliases=())
+    skip = plan_training(settings, TrainConfig())["skip"]
+    assert skip == "already trained as version 7: the same partitions, users, config and code"
+
+
+def test_force_trains_what_is_registered_already(settings: Settings, registry: dict[str, Version]) -> None:
+    publish_and_validate(settings, MONDAY)
+    registry[plan_training(settings, TrainConfig())["fingerprint"]] = Version(number=7, run_id="run", tags={}, aliases=())
+    assert plan_training(settings, TrainConfig(force=True))["skip"] is None
+
+
+def test_a_run_for_a_partition_validates_its_day_and_those_that_changed_since(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY)
+    publish(settings, APP_LOGS, MONDAY, "with late rows")
+    publish_only(settings, TUESDAY)
+    publish_only(settings, WEDNESDAY)
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
+
+
+def test_a_run_for_a_partition_announces_its_day_though_it_was_validated_by_hand(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY)
+    assert plan_validation(settings, ValidateConfig(), MONDAY) == [MONDAY]
+
+
+def test_a_manual_run_validates_what_is_not_validated_as_it_stands(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY)
+    publish_only(settings, TUESDAY)
+    assert plan_validation(settings, ValidateConfig(), None) == [TUESDAY]

@@ -1,0 +1,86 @@
+"""Promotion: the champion moves, keeps its predecessor, and never moves to what the gate refused."""
+
+import pytest
+
+from mfn_core.errors import ConfigError
+from tasks import tracking
+from tasks.dag_configs import PromoteConfig
+from tasks.promote import promote
+
+
+@pytest.fixture
+def register(registry):
+    """Registers a version that is nothing but its gate's verdict."""
+
+    def add(gate="passed", candidate=True):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(registry.tracking)
+        run_id = tracking.open_run(registry, f"{len(tracking.versions(registry))}" * 64, {}, {})
+        model_id = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="mfn").model_id
+        version = tracking.register_version(registry, run_id, model_id, {tracking.GATE: gate, tracking.GATE_REASON: "because"})
+        if candidate:
+            tracking.set_alias(registry, tracking.CANDIDATE, version.number)
+        return version.number
+
+    return add
+
+
+def aliases(settings):
+    return {version.number: version.aliases for version in tracking.versions(settings)}
+
+
+def test_the_candidate_becomes_champion(registry, register):
+    register()
+    promoted = promote(registry, PromoteConfig())
+    assert (promoted["version"], promoted["previous"], promoted["changed"]) == (1, None, True)
+    assert aliases(registry) == {1: ("champion",)}
+
+
+def test_the_old_champion_becomes_previous(registry, register):
+    register()
+    promote(registry, PromoteConfig())
+    register()
+    assert promote(registry, PromoteConfig())["previous"] == 1
+    assert aliases(registry) == {1: ("previous",), 2: ("champion",)}
+
+
+def test_without_a_candidate_there_is_nothing_to_do(registry, register):
+    register(candidate=False)
+    assert promote(registry, PromoteConfig()) == {"skipped": "no version of mfn has the alias candidate: nothing to promote"}
+
+
+def test_an_empty_registry_is_nothing_to_do(registry):
+    assert "skipped" in promote(registry, PromoteConfig())
+
+
+def test_promoting_the_champion_again_changes_nothing(registry, register):
+    register()
+    register()
+    promote(registry, PromoteConfig(version=1))
+    promote(registry, PromoteConfig(version=2))
+    again = promote(registry, PromoteConfig(version=2))
+    assert (again["changed"], again["previous"]) == (False, 1)
+    assert aliases(registry) == {1: ("previous",), 2: ("champion",)}
+
+
+def test_reason_and_time_are_tags_of_the_version(registry, register):
+    register()
+    promote(registry, PromoteConfig(reason="looks good"))
+    tags = tracking.require_version(registry, 1).tags
+    assert tags["mfn.promotion.reason"] == "looks good"
+    assert tags["mfn.promoted_at"].endswith("+00:00")
+
+
+def test_a_version_that_failed_the_gate_is_refused_and_those_that_passed_are_named(registry, register):
+    register()
+    register(gate="failed")
+    with pytest.raises(ConfigError, match=r"mfn version 2 did not pass the gate \(because\); versions that passed: 1"):
+        promote(registry, PromoteConfig(version=2))
+    assert aliases(registry)[1] == ()
+
+
+def test_a_version_that_is_not_there_is_refused_and_those_that_are_there_are_named(registry, register):
+    register()
+    with pytest.raises(ConfigError, match=r"no version or alias 9; versions: 1 \(candidate\)"):
+        promote(registry, PromoteConfig(version=9))

@@ -1,0 +1,187 @@
+"""Registration: evidence on the version, nothing doubled, and a model that a stranger's process serves."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from mfn_core.errors import ArtifactError
+from mfn_core.inference.predictor import Predictor
+from mfn_core.inference.serving import answer, example_request
+from tasks import manifest, storage, tracking
+from tasks import register as module
+from tasks.evaluate import evaluate
+from tasks.manifest import Manifest
+from tasks.register import register
+from tests.tasks.registry import AIRFLOW, CONFIG, store_inputs, store_training
+
+PASSED = {"passed": True, "reason": "there is no champion yet", "champion": None, "comparisons": [], "caveats": []}
+FAILED = PASSED | {"passed": False, "reason": "worse than champion version 1"}
+SECONDS_TO_START = 200
+
+
+@pytest.fixture
+def inputs(registry):
+    dataset = store_inputs(registry)
+    return dataset, store_training(registry, dataset)
+
+
+@pytest.fixture
+def evaluations(registry, inputs):
+    return [evaluate(registry, CONFIG, *inputs, task) for task in ("activity", "attribute", "recommendation")]
+
+
+@pytest.fixture
+def client(registry):
+    from mlflow import MlflowClient
+
+    return MlflowClient(registry.tracking)
+
+
+def test_a_version_that_passed_the_gate_is_candidate(registry, inputs):
+    registered = register(registry, CONFIG, *inputs, [], PASSED)
+    assert (registered["name"], registered["version"], registered["aliases"]) == ("mfn", 1, ["candidate"])
+
+
+def test_a_version_that_failed_the_gate_is_registered_without_alias(registry, inputs):
+    registered = register(registry, CONFIG, *inputs, [], FAILED)
+    assert (registered["version"], registered["aliases"], registered["gate"]) == (1, [], "failed")
+
+
+def test_a_second_run_doubles_neither_run_nor_model_nor_version(registry, inputs, client):
+    first = register(registry, CONFIG, *inputs, [], PASSED)
+    assert register(registry, CONFIG, *inputs, [], PASSED) == first
+    experiment = client.get_run(first["run_id"]).info.experiment_id
+    counts = [
+        len(found) for found in (client.search_runs([experiment]), client.search_logged_models([experiment]), tracking.versions(registry))
+    ]
+    assert counts == [1, 1, 1]
+
+
+def test_a_run_again_after_promotion_makes_no_new_candidate(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    tracking.delete_alias(registry, tracking.CANDIDATE)
+    assert register(registry, CONFIG, *inputs, [], PASSED)["aliases"] == []
+
+
+def test_a_version_carries_its_evidence(registry, inputs, evaluations):
+    register(registry, CONFIG, *inputs, evaluations, PASSED)
+    tags = tracking.require_version(registry, 1).tags
+    assert tags["mfn.fingerprint"] == "f" * 64
+    assert tags["mfn.gate"] == "passed"
+    assert tags["mfn.dataset.digest"] == "d" * 64
+    assert tags["mfn.dataset.horizon_days"] == "7"
+    assert json.loads(tags["mfn.leak_proof"]) == {"activity": {"max_input_time": 1, "min_label_time": 2}}
+    assert json.loads(tags["mfn.metrics.attribute.colour"])["n"] == evaluations[1]["facts"]["n"]["colour"]
+    assert tags["airflow.url"] == AIRFLOW["airflow.url"]
+
+
+def test_the_verdicts_on_the_partitions_are_kept_with_the_run(registry, client):
+    dataset = store_inputs(registry)
+    partition = storage.join(registry.store, "curated", "app_logs", "dt=2026-05-01")
+    verdict = {"success": True, "warnings": ["users: 1, at least 2"]}
+    manifest.write(Manifest(kind="curated", uri=partition, digest="a" * 64, facts={"verdict": verdict}))
+    dataset["inputs"] = {partition: "a" * 64}
+    run_id = register(registry, CONFIG, dataset, store_training(registry, dataset), [], PASSED)["run_id"]
+    assert client.get_run(run_id).data.tags["mfn.expectations"] == "passed: 1 artifacts judged, 1 with warnings"
+    assert "expectations/verdicts.json" in [file.path for file in client.list_artifacts(run_id, "expectations")]
+
+
+def test_the_run_ends_and_names_its_version(registry, inputs, client):
+    run = client.get_run(register(registry, CONFIG, *inputs, [], PASSED)["run_id"])
+    assert (run.info.status, run.data.tags["mfn.model_version"]) == ("FINISHED", "1")
+
+
+def test_the_logged_model_carries_the_figures_of_the_evaluation(registry, inputs, evaluations, client):
+    run_id = register(registry, CONFIG, *inputs, evaluations, PASSED)["run_id"]
+    (model,) = client.search_logged_models([client.get_run(run_id).info.experiment_id])
+    assert "test/activity/auc" in {metric.key for metric in model.metrics}
+
+
+def test_a_model_that_answers_otherwise_than_the_predictor_is_not_registered(registry, inputs, monkeypatch):
+    def altered(predictor, request, **asked):
+        rows = answer(predictor, request, **asked)
+        rows["embedding"] = [[value + 1 for value in row] for row in rows["embedding"]]
+        return rows
+
+    monkeypatch.setattr(module, "answer", altered)
+    with pytest.raises(ArtifactError, match="answers embedding otherwise"):
+        register(registry, CONFIG, *inputs, [], PASSED)
+    assert tracking.versions(registry) == []
+
+
+def test_a_bad_request_is_told_what_is_wrong(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    model = tracking.load_model(registry, "models:/mfn@candidate")
+    with pytest.raises(MlflowException, match="as_of='yesterday' is no ISO-8601 time"):
+        model.predict(example_request(), params={"as_of": "yesterday"})
+
+
+def test_the_model_is_served_without_the_repository_and_without_pickle(registry, inputs, tmp_path):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    tracking.set_alias(registry, tracking.CHAMPION, 1)
+    records = example_request().to_dict(orient="records")
+    request = {"dataframe_records": records, "params": {"top_k": 3, "as_of": "2026-04-01"}}
+    with Served(registry, tmp_path) as url:
+        (first, second) = post(url, request)["predictions"]
+    predictor = Predictor.load(storage.local_folder(inputs[1]["uri"], registry.scratch) / "bundle", "cpu")
+    expected = answer(predictor, example_request(), top_k=3, as_of="2026-04-01").to_dict(orient="records")
+    assert first["embedding"] == pytest.approx(expected[0]["embedding"], abs=1e-5)
+    assert first["attribute_probabilities"]["colour"] == pytest.approx(expected[0]["attribute_probabilities"]["colour"], abs=1e-5)
+    assert second["top_items"] == expected[1]["top_items"]
+    assert (first["user_id"], first["model_version"], len(first["top_scores"])) == ("u1", "1", 3)
+
+
+class Served:
+    """``mlflow models serve`` of the champion, in a folder and an environment that know nothing of the repository."""
+
+    def __init__(self, settings, folder):
+        self.tracking, self.folder = settings.tracking, folder
+
+    def __enter__(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = ["models", "serve", "-m", "models:/mfn@champion", "--env-manager", "local", "--host", "127.0.0.1", "-p", str(port)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"MLFLOW_TRACKING_URI": self.tracking, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        with (self.folder / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", *command], cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        url = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + SECONDS_TO_START
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{url}/ping", timeout=5)
+                return url
+            except OSError:
+                time.sleep(0.3)
+        self.__exit__()
+        raise AssertionError((self.folder / "server.log").read_text()[-3000:])
+
+    def __exit__(self, *_):
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def post(url, request):
+    body = json.dumps(request).encode()
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/invocations", body, {"Content-Type": "application/json"}), timeout=60
+    ) as reply:
+        return json.load(reply)

@@ -1,0 +1,186 @@
+"""Batch scoring: every user once, from past events only, whatever the size of a piece; and no work twice."""
+
+from datetime import date
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from mfn_core.errors import AuditError, ConfigError, InsufficientDataError
+from mfn_core.inference.predictor import Predictor
+from mfn_core.schema import APP_LOGS, ITEM_LOGS
+from tasks import curated, manifest, storage, tracking
+from tasks import score as module
+from tasks.dag_configs import ScoreConfig
+from tasks.manifest import Manifest
+from tasks.score import plan_score, score
+from tests.factories import app_log, dataset_of, item_log
+from tests.tasks.registry import make_champion, store_inputs, store_training
+
+APPS = [
+    ("ann", "bank", "finance", "2026-05-01T08:00:00"),
+    ("ann", "chat", "social", "2026-05-02T08:00:00"),
+    ("cat", "chat", "social", "2026-05-01T08:00:00"),
+]
+ITEMS = [
+    ("ann", "i1", "sports", "2026-05-01T09:00:00"),
+    ("ann", "i2", "sports", "2026-05-01T10:00:00"),
+    ("ann", "i3", "news", "2026-05-02T09:00:00"),
+    ("bob", "i4", "news", "2026-05-01T09:00:00"),
+    ("bob", "i1", "sports", "2026-05-02T11:00:00"),
+    ("dan", "i2", "sports", "2026-05-03T11:00:00"),
+]
+USERS = ["ann", "bob", "cat", "dan"]
+COLOURS = {"ann": "red", "bob": "blue", "cat": "red", "dan": "blue"}
+CONFIG = ScoreConfig(top_k=3, batch_size=2)
+
+
+def publish(settings, log, rows, digest="1"):
+    """The curated days of some rows."""
+    table = rows.select(curated.schema(log).names).cast(curated.schema(log))
+    days = pc.strftime(table["event_time"], format="%Y-%m-%d")
+    for day in sorted(set(days.to_pylist())):
+        uri = curated.partition_uri(settings, log, date.fromisoformat(day))
+        part = table.filter(pc.equal(days, day)).sort_by([(name, "ascending") for name in log.order])
+        with storage.staged_folder(uri, settings.scratch) as folder:
+            pq.write_table(part, folder / "part-1.parquet")
+            facts = {"files": ["part-1.parquet"], "dt": day}
+            manifest.write(Manifest(kind="curated", uri=uri, digest=digest * 64, rows={"accepted": len(part)}, facts=facts), str(folder))
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return dataset_of(
+        app_log(APPS),
+        item_log(ITEMS),
+        users=USERS,
+        activity=dict.fromkeys(USERS, 1),
+        attributes={"colour": COLOURS},
+        cut="2026-05-04T00:00:00",
+    )
+
+
+@pytest.fixture
+def settings(registry, dataset):
+    """Curated logs of three days and a champion."""
+    make_champion(registry, store_training(registry, store_inputs(registry, dataset)))
+    publish(registry, APP_LOGS, app_log(APPS))
+    publish(registry, ITEM_LOGS, item_log(ITEMS))
+    return registry
+
+
+def run(settings, config=CONFIG):
+    return score(settings, config, plan_score(settings, config))
+
+
+def rows_of(scores):
+    return pq.read_table(storage.join(scores["uri"], *scores["facts"]["files"]))
+
+
+def test_every_user_of_either_log_is_scored_once(settings):
+    assert rows_of(run(settings))["user_id"].to_pylist() == USERS
+
+
+def test_scores_are_what_the_predictor_says(settings, dataset):
+    rows = rows_of(run(settings))
+    predictor = Predictor.load(storage.local_folder(storage.join(settings.store, "training", "f" * 16, "bundle"), settings.scratch))
+    said = predictor.predict(dataset.histories, query_time=dataset.cut, top_k=3)
+    np.testing.assert_allclose(np.stack(rows["embedding"].to_numpy()), said.embedding_BD, atol=1e-5)
+    np.testing.assert_allclose(rows["activity_probability"].to_numpy(), said.activity_B, atol=1e-5)
+    np.testing.assert_allclose(pc.struct_field(rows["attribute_colour"], "red").to_numpy(), said.attributes["colour"][:, 1], atol=1e-5)
+    assert rows["top_items"].to_pylist() == [items.tolist() for items in said.top_items]
+
+
+def test_pieces_of_any_size_give_the_same_scores(settings, monkeypatch):
+    whole = rows_of(run(settings)).drop_columns(["model_version"])
+    monkeypatch.setattr(module, "_EVENTS_PER_PIECE", 2)
+    publish(settings, APP_LOGS, app_log(APPS), digest="2")
+    pieces = rows_of(run(settings)).drop_columns(["model_version"])
+    assert pieces["user_id"] == whole["user_id"]
+    assert pieces["top_items"] == whole["top_items"]
+    np.testing.assert_allclose(np.stack(pieces["embedding"].to_numpy()), np.stack(whole["embedding"].to_numpy()), atol=1e-5)
+
+
+def test_scores_are_stamped_with_version_and_day(settings):
+    scores = run(settings)
+    assert scores["uri"].endswith("scores/as_of=2026-05-04/version=1")
+    assert set(zip(*(rows_of(scores)[name].to_pylist() for name in ("model_version", "as_of")), strict=True)) == {(1, date(2026, 5, 4))}
+
+
+def test_events_of_the_day_and_later_are_not_read(settings):
+    scores = run(settings, CONFIG.model_copy(update={"as_of": date(2026, 5, 2)}))
+    assert scores["rows"] == {"users": 3, "events": 5}
+    assert rows_of(scores)["user_id"].to_pylist() == ["ann", "bob", "cat"]
+
+
+def test_the_verdict_of_the_audit_is_in_the_manifest(settings):
+    assert run(settings)["facts"]["verdict"]["success"]
+
+
+def test_a_second_run_does_no_work(settings):
+    first = run(settings)
+    assert plan_score(settings, CONFIG)["skip"] == f"version 1 has scored these logs as of 2026-05-04 already: {first['uri']}"
+    assert run(settings) == first
+
+
+def test_a_partition_ingested_again_is_scored_again(settings):
+    first = run(settings)
+    publish(settings, ITEM_LOGS, item_log(ITEMS), digest="2")
+    assert plan_score(settings, CONFIG)["skip"] is None
+    assert run(settings)["digest"] != first["digest"]
+
+
+def test_the_planned_version_scores_even_if_the_champion_has_moved(settings):
+    planned = plan_score(settings, CONFIG)
+    tracking.delete_alias(settings, tracking.CHAMPION)
+    assert score(settings, CONFIG, planned)["facts"]["version"] == 1
+
+
+def test_without_a_champion_there_is_nothing_to_do_yet(registry):
+    assert plan_score(registry, CONFIG)["skip"] == "model mfn has no champion yet: run mfn_train, then mfn_promote"
+
+
+def test_a_misspelt_alias_is_refused(settings):
+    with pytest.raises(ConfigError, match=r"no version or alias 'champoin'; versions: 1 \(champion\)"):
+        plan_score(settings, CONFIG.model_copy(update={"alias": "champoin"}))
+
+
+def test_a_day_before_every_log_is_refused(settings):
+    with pytest.raises(InsufficientDataError, match="no curated events before as_of=2026-05-01"):
+        plan_score(settings, CONFIG.model_copy(update={"as_of": date(2026, 5, 1)}))
+
+
+def test_scores_that_fail_the_audit_are_not_published(settings, monkeypatch):
+    predict = Predictor.predict
+
+    def broken(self, *arguments, **asked):
+        said = predict(self, *arguments, **asked)
+        said.embedding_BD[0] = np.nan
+        return said
+
+    monkeypatch.setattr(Predictor, "predict", broken)
+    with pytest.raises(AuditError, match="not_finite"):
+        run(settings)
+    assert storage.list_names(storage.join(settings.store, "scores", "as_of=2026-05-04")) == []
+
+
+def test_a_deployment_of_one_view_is_scored(registry, dataset):
+    one_view = registry.model_copy(update={"views": ("micro",)})
+    make_champion(one_view, store_training(one_view, store_inputs(one_view, dataset)))
+    publish(one_view, ITEM_LOGS, item_log(ITEMS))
+    assert rows_of(run(one_view))["user_id"].to_pylist() == ["ann", "bob", "dan"]
+
+
+def test_columns_of_published_scores(settings):
+    schema = rows_of(run(settings)).schema
+    assert {name: str(schema.field(name).type) for name in schema.names} == {
+        "user_id": "string",
+        "embedding": "list<element: float>",
+        "activity_probability": "float",
+        "attribute_colour": "struct<blue: float, red: float>",
+        "top_items": "list<element: string>",
+        "top_scores": "list<element: float>",
+        "model_version": "int64",
+        "as_of": "date32[day]",
+    }

@@ -1,0 +1,84 @@
+"""The MLflow client: whatever is said twice is kept once."""
+
+import pytest
+
+from mfn_core.errors import ArtifactError, ConfigError
+from tasks import tracking
+from tasks.manifest import Manifest
+from tests.tasks.registry import AIRFLOW
+
+FINGERPRINT = "f" * 64
+
+
+@pytest.fixture
+def run_id(registry):
+    return tracking.open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW)
+
+
+@pytest.fixture
+def client(registry):
+    from mlflow import MlflowClient
+
+    return MlflowClient(registry.tracking)
+
+
+def test_a_fingerprint_has_one_run(registry, run_id):
+    assert tracking.open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW) == run_id
+
+
+def test_another_fingerprint_has_another_run(registry, run_id):
+    assert tracking.open_run(registry, "e" * 64, {"width": 8}, AIRFLOW) != run_id
+
+
+def test_a_failed_run_is_taken_up_again(registry, run_id, client):
+    tracking.close_run(registry, run_id, succeeded=False)
+    tracking.open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW)
+    assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_run_leads_back_to_airflow(registry, run_id, client):
+    tracking.open_run(registry, FINGERPRINT, {}, AIRFLOW | {"airflow.try_number": "2"})
+    tags = client.get_run(run_id).data.tags
+    assert tags["airflow.url"] == AIRFLOW["airflow.url"]
+    assert tags["airflow.try_number"] == "2"
+
+
+def test_params_are_logged_once(registry, run_id, client):
+    tracking.open_run(registry, FINGERPRINT, {"width": 16, "depth": 2}, AIRFLOW)
+    assert client.get_run(run_id).data.params == {"width": "8", "depth": "2"}
+
+
+def test_an_epoch_told_twice_after_a_resume_is_one_point_of_the_curve(registry, run_id, client):
+    for epoch, loss in ((1, 3.0), (2, 2.0), (2, 2.0), (3, 1.0)):
+        tracking.log_metrics(registry, run_id, {"loss": loss}, step=epoch)
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+def test_an_undefined_figure_is_left_out_and_an_at_sign_spelt(registry, run_id, client):
+    tracking.log_metrics(registry, run_id, {"auc": None, "hr@10": 0.5})
+    assert client.get_run(run_id).data.metrics == {"hr_at_10": 0.5}
+
+
+def test_the_dataset_is_an_input_with_its_digest_once(registry, run_id, client):
+    dataset = Manifest(
+        kind="dataset", uri=str(registry.var / "dataset"), digest="d" * 64, inputs={"curated/app_logs/dt=2026-05-01": "a" * 64}
+    )
+    for _ in range(2):
+        tracking.log_dataset(registry, run_id, dataset)
+    (logged,) = client.get_run(run_id).inputs.dataset_inputs
+    assert logged.dataset.digest == "d" * 36
+    assert {tag.key: tag.value for tag in logged.tags}["partitions"] == "1"
+
+
+def test_artifacts_lie_under_var_whatever_the_current_folder(registry, run_id, client):
+    assert client.get_run(run_id).info.artifact_uri.startswith((registry.var / "mlflow" / "artifacts").as_uri())
+
+
+def test_an_unknown_run_is_named(registry):
+    with pytest.raises(ArtifactError, match=f"no run with mfn.fingerprint={FINGERPRINT}.*clear the task train"):
+        tracking.require_run(registry, FINGERPRINT)
+
+
+def test_an_unknown_alias_is_refused_with_what_there_is(registry):
+    with pytest.raises(ConfigError, match="model mfn has no version or alias 'champoin'; versions: none"):
+        tracking.require_version(registry, "champoin")

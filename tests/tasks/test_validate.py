@@ -1,0 +1,193 @@
+"""Curated days are judged across both logs and against the days before them."""
+
+import logging
+from datetime import UTC, date, datetime
+
+import pytest
+
+from mfn_core.errors import AuditError, InsufficientDataError
+from mfn_core.schema import APP_LOGS, ITEM_LOGS, LOGS
+from tasks import audit, ingest, manifest, validate
+from tasks.audit import Verdict
+from tasks.dag_configs import ValidateConfig
+from tests.tasks.raw_files import app_rows, deliver
+
+NOW = datetime(2026, 7, 1, tzinfo=UTC)
+DAYS = [date(2026, 6, day) for day in (1, 2, 3)]
+
+
+@pytest.fixture
+def approving_judge(monkeypatch):
+    """The names under which the audit was asked, in turn."""
+    asked = []
+
+    def judge(_frame, _suite, name, _settings):
+        asked.append(name)
+        return Verdict("stub", True, 0, (), (), "")
+
+    monkeypatch.setattr(audit, "judge", judge)
+    return asked
+
+
+def publish(settings, log, days):
+    """Curate days, each given as (user, category, hour), without asking Great Expectations."""
+    for day, rows in days.items():
+        table = app_rows([(user, "x", category, f"2026-06-0{day}T{hour:02}:00") for user, category, hour in rows])
+        deliver(settings, f"{log.dataset}/dt=2026-06-0{day}/a.parquet", table.rename_columns(list(log.required)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "judge", lambda *_: Verdict("stub", True, 0, (), (), ""))
+        ingest.ingest_chunk(settings, log, date(2026, 6, min(days)), date(2026, 6, max(days)), now=NOW)
+
+
+def metrics(settings, day, config=None):
+    return validate.validate_day(settings, date(2026, 6, day), config or ValidateConfig())["facts"]["metrics"]
+
+
+@pytest.fixture
+def three_days(settings):
+    """App log of 2, 4 and 3 rows; the item log has one row a day."""
+    app_days = {
+        1: [("ann", "finance", 12), ("bob", "games", 22)],
+        2: [("ann", "finance", 12), ("bob", "games", 13), ("cat", "games", 14), ("dan", "travel", 20)],
+        3: [("ann", "finance", 6), ("bob", "music", 7), ("cat", "music", 8)],
+    }
+    publish(settings, APP_LOGS, app_days)
+    publish(settings, ITEM_LOGS, {day: [(user, "film", 23)] for day, user in ((1, "zoe"), (2, "ann"), (3, "dan"))})
+    return settings
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_volume_is_the_rows_by_the_median_of_the_days_before(three_days):
+    assert metrics(three_days, 3)["app_logs"]["volume_ratio"] == 1.0  # 3 rows by the median of 2 and 4
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_category_is_new_when_no_reference_day_has_it(three_days):
+    assert metrics(three_days, 3)["app_logs"]["new_category_share"] == pytest.approx(2 / 3)
+    assert metrics(three_days, 2)["app_logs"]["new_category_share"] == 0.25
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_category_is_new_again_after_the_reference_days(three_days):
+    publish(three_days, APP_LOGS, {4: [("ann", "travel", 9), ("ann", "music", 10)]})
+    publish(three_days, ITEM_LOGS, {4: [("ann", "film", 9)]})
+    assert metrics(three_days, 4, ValidateConfig(reference_days=1))["app_logs"]["new_category_share"] == 0.5
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_silent_hours_compare_the_last_event_with_the_days_before(three_days):
+    # The last event is at 8:00, 16 hours before midnight; on the days before it is 2 and 4 hours before, the median 3.
+    assert metrics(three_days, 3)["app_logs"]["silent_hours"] == 13.0
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_overlap_is_the_share_of_the_smaller_log_that_the_other_has_seen(three_days):
+    assert [metrics(three_days, day)["item_logs"]["user_overlap"] for day in (1, 2, 3)] == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_overlap_forgets_users_after_the_reference_days(three_days):
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9), ("bob", "games", 9)]})
+    publish(three_days, ITEM_LOGS, {4: [("dan", "film", 9)]})
+    assert metrics(three_days, 4, ValidateConfig(reference_days=1))["item_logs"]["user_overlap"] == 0.0
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_the_first_day_is_not_compared_and_its_manifest_says_so(three_days):
+    facts = validate.validate_day(three_days, DAYS[0], ValidateConfig())["facts"]
+    assert facts["metrics"]["app_logs"]["volume_ratio"] is None
+    assert facts["not_compared"]["app_logs volume, categories, last event"] == "no reference day before it"
+
+
+def test_a_range_is_judged_in_one_run_each_day_by_its_own_reference_days(three_days, approving_judge):
+    publish(three_days, APP_LOGS, {4: [("zoe", "travel", 9)], 5: [("ann", "finance", 9), ("bob", "finance", 9)]})
+    publish(three_days, ITEM_LOGS, {4: [("eve", "film", 9), ("fay", "film", 9)], 5: [("dan", "film", 9)]})
+    days = [*DAYS, date(2026, 6, 4), date(2026, 6, 5)]
+    found = validate.validate_range(three_days, days, ValidateConfig(reference_days=1))
+    # Travel was last seen on the 2nd, finance on the 3rd; zoe was in the item log on the 1st only, dan in the app log on the 2nd.
+    app_logs = [each["facts"]["metrics"]["app_logs"] for each in found]
+    assert approving_judge == ["days-2026-06-01-2026-06-05"]
+    assert [each["volume_ratio"] for each in app_logs] == [None, 2.0, 0.75, pytest.approx(1 / 3), 2.0]
+    assert [each["new_category_share"] for each in app_logs] == [None, 0.25, pytest.approx(2 / 3), 1.0, 1.0]
+    assert [each["user_overlap"] for each in app_logs] == [0.0, 1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_validated_day_is_no_work_and_the_log_says_so(three_days, approving_judge, caplog):
+    first = validate.validate_range(three_days, DAYS, ValidateConfig())
+    with caplog.at_level(logging.INFO, "tasks.validate"):
+        assert validate.plan_validate(three_days, ValidateConfig()) == []
+        assert validate.validate_range(three_days, DAYS, ValidateConfig()) == first
+    assert len(approving_judge) == 1
+    assert caplog.text.count("nothing to do") == 2
+
+
+def test_only_the_day_that_changed_is_judged_again(three_days, approving_judge):
+    validate.validate_range(three_days, DAYS, ValidateConfig())
+    publish(three_days, APP_LOGS, {2: [("ann", "finance", 12)]})
+    assert validate.plan_validate(three_days, ValidateConfig()) == [date(2026, 6, 2)]
+    validate.validate_range(three_days, DAYS, ValidateConfig())
+    assert approving_judge[1:] == ["days-2026-06-02-2026-06-02"]
+
+
+def test_the_plan_keeps_to_the_range(three_days):
+    config = ValidateConfig(first_day=date(2026, 6, 2), last_day=date(2026, 6, 3))
+    assert validate.plan_validate(three_days, config) == DAYS[1:]
+
+
+def test_a_day_with_one_log_missing_is_an_error(settings):
+    publish(settings, APP_LOGS, {1: [("ann", "finance", 12)]})
+    with pytest.raises(
+        InsufficientDataError, match=r"2026-06-01 is not published in item_logs, expected in every log of MFN_VIEWS"
+    ) as caught:
+        validate.validate_day(settings, date(2026, 6, 1), ValidateConfig())
+    assert "take the view out of MFN_VIEWS" in str(caught.value)
+
+
+def test_a_plan_leaves_out_days_with_one_log_missing_and_the_log_names_them(three_days, caplog):
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9)]})
+    assert validate.plan_validate(three_days, ValidateConfig()) == DAYS
+    assert "1 days lack one of the logs and are left out: 2026-06-04" in caplog.text
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_day_without_rows_in_a_first_load_is_normal(settings):
+    for log, times in ((APP_LOGS, ("2026-06-01T09:00", "2026-06-02T09:00")), (ITEM_LOGS, ("2026-06-01T09:00", "2026-06-03T09:00"))):
+        table = app_rows([("ann", "x", "y", time) for time in times]).rename_columns(list(log.required))
+        deliver(settings, f"{log.dataset}.parquet", table)
+        ingest.ingest_chunk(settings, log, DAYS[0], DAYS[2], now=NOW)
+    assert validate.plan_validate(settings, ValidateConfig()) == DAYS
+    assert [sorted(each["rows"]) for each in validate.validate_range(settings, DAYS, ValidateConfig())] == [
+        ["app_logs", "item_logs"],
+        ["app_logs"],
+        ["item_logs"],
+    ]
+
+
+@pytest.mark.usefixtures("approving_judge")
+@pytest.mark.parametrize("view", ["macro", "micro"])
+def test_a_deployment_of_one_view_is_judged_by_its_log(settings, view):
+    one_view = settings.model_copy(update={"views": (view,)})
+    publish(one_view, LOGS[view], {1: [("ann", "finance", 12)]})
+    found = validate.validate_day(one_view, date(2026, 6, 1), ValidateConfig())
+    assert list(found["facts"]["metrics"]) == [LOGS[view].dataset]
+    assert found["facts"]["not_compared"]["user overlap"] == "one log only"
+
+
+def test_drift_warns_and_the_day_counts_as_validated(three_days):
+    verdict = validate.validate_day(three_days, DAYS[2], ValidateConfig())["facts"]["verdict"]
+    assert verdict["success"]
+    assert any(warning.startswith("new_category_share = 0.66666") and "2026-06-03 app_logs" in warning for warning in verdict["warnings"])
+    assert validate.plan_validate(three_days, ValidateConfig(first_day=DAYS[2])) == []
+
+
+def test_an_unknown_category_above_the_limit_stops_the_day_by_setting(three_days):
+    with pytest.raises(AuditError, match=r"new_category_share = 0\.66\d+ at day 2026-06-03 app_logs \(music\), expected at most 0\.2"):
+        validate.validate_day(three_days, DAYS[2], ValidateConfig(fail_on_drift=True))
+    assert DAYS[2] in validate.plan_validate(three_days, ValidateConfig())
+
+
+def test_user_ids_that_do_not_meet_stop_the_day(three_days):
+    with pytest.raises(
+        AuditError, match=r"user_overlap = 0\.0, 0\.0 at day 2026-06-01 app_logs, 2026-06-01 item_logs, expected at least 0\.1"
+    ):
+        validate.validate_day(three_days, DAYS[0], ValidateConfig(min_user_overlap=0.1))
