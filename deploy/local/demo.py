@@ -18,9 +18,10 @@ from deploy.local.processes import Processes
 from mfn_core.errors import ConfigError, MFNError
 from mfn_core.schema import LOGS, View
 
-# What a demo may take: its users wait for it. All other settings of a training run are the defaults.
-_SIMULATED_TRAINING = {"max_minutes": 1.5, "max_epochs": 12}
-_DATA_TRAINING = {"max_minutes": 10, "max_epochs": 30}
+# What the training of a demo may take: somebody waits for it. All its other settings are the defaults.
+_SIMULATED_MINUTES = 1.5
+_LEAST_MINUTES, _MOST_MINUTES = 4, 12
+_ROWS_PER_MINUTE = 100_000
 
 _STAGES = {
     "simulate": ("mfn_simulate", "simulate"),
@@ -98,9 +99,19 @@ def _plan(meant: Installation) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"mfn_ingest_{LOGS[view].dataset}", {}
     yield "mfn_ingest_users", {}
     yield "mfn_validate", {}
-    yield "mfn_train", _SIMULATED_TRAINING if meant.data is None else _DATA_TRAINING
+    yield "mfn_train", {"max_minutes": _SIMULATED_MINUTES if meant.data is None else _minutes(meant)}
     yield "mfn_promote", {}
     yield "mfn_score", {}
+
+
+def _minutes(meant: Installation) -> float:
+    """More rows, more minutes; the same folder always the same: the limit is part of what makes two runs equal."""
+    from pyarrow import dataset
+
+    logs = [LOGS[view].dataset for view in meant.views]
+    paths = [path for log in logs for path in (meant.data / log, meant.data / f"{log}.parquet") if path.exists()]
+    rows = sum(dataset.dataset(path, format="parquet").count_rows() for path in paths)
+    return min(_MOST_MINUTES, _LEAST_MINUTES + rows // _ROWS_PER_MINUTE)
 
 
 def _ending(meant: Installation, dags: Any) -> str:
@@ -108,7 +119,14 @@ def _ending(meant: Installation, dags: Any) -> str:
     from tasks import tracking
     from tasks.settings import load_settings
 
-    outputs = {stage: output for stage, ids in _STAGES.items() if (output := dags.output(*ids)) is not None}
+    registration = dags.output("mfn_train", "register")
+    if registration is None:
+        raise ConfigError(f"a model is registered, but its Airflow run is gone; delete {meant.var} to begin again")
+    outputs: dict[str, Any] = {}
+    for stage, (dag_id, task_id) in _STAGES.items():
+        output = dags.output(dag_id, task_id, registration.run_id if dag_id == registration.dag_id else None)
+        if output is not None:
+            outputs[stage] = output
     evaluations, (dataset,), (registered,) = (outputs[stage].values for stage in ("evaluate", "build_dataset", "register"))
     version = tracking.require_version(load_settings(), registered["version"])
     measured = measurements(evaluations)

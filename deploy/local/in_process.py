@@ -68,11 +68,11 @@ class InProcessDags:
         return time.monotonic() - started
 
     @staticmethod
-    def output(dag_id: str, task_id: str) -> Output | None:
-        """The XComs of the latest run of a task that returned something; one for each mapped instance."""
+    def output(dag_id: str, task_id: str, run_id: str | None = None) -> Output | None:
+        """What a task returned, one value for each mapped instance, in a run; without one, in the latest that returned something."""
         of_task = (XComModel.dag_id == dag_id, XComModel.task_id == task_id, XComModel.key == "return_value")
         with create_session() as session:
-            run_id = session.scalar(select(XComModel.run_id).where(*of_task).order_by(XComModel.timestamp.desc()).limit(1))
+            run_id = run_id or session.scalar(select(XComModel.run_id).where(*of_task).order_by(XComModel.timestamp.desc()).limit(1))
             if run_id is None:
                 return None
             values = session.scalars(select(XComModel.value).where(*of_task, XComModel.run_id == run_id).order_by(XComModel.map_index))

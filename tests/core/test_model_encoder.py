@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from mfn_core.model.dropout import ByteDropout
-from mfn_core.model.embedding import gap_buckets
+from mfn_core.model.embedding import gap_boundaries, gap_buckets
 from mfn_core.model.encoder import ViewEncoder, causal_attention
 from mfn_core.model.rotary import RotaryPosition
 
@@ -22,11 +22,11 @@ def encode(ids: list[int], categories: list[int], times: list[int], length: int)
 
 
 def test_gap_buckets_are_logarithmic_and_look_back() -> None:
-    assert gap_buckets(torch.tensor([[100, 100, 101, 103, 107, 107 + 86_400]])).tolist() == [[0, 1, 2, 3, 4, 18]]
+    assert gap_buckets(torch.tensor([[100, 100, 101, 103, 107, 107 + 86_400]]), gap_boundaries()).tolist() == [[0, 1, 2, 3, 4, 18]]
 
 
 def test_a_gap_of_centuries_and_a_padded_time_stay_in_the_table() -> None:
-    assert gap_buckets(torch.tensor([[0, 2**40, 0]])).tolist() == [[0, 33, 1]]
+    assert gap_buckets(torch.tensor([[0, 2**40, 0]]), gap_boundaries()).tolist() == [[0, 33, 1]]
 
 
 @pytest.mark.parametrize("changed", ["id", "category", "time"])

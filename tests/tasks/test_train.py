@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from mfn_core.errors import ArtifactError, ProcessError, TransientError
 from mfn_core.model.bundle import load_bundle
+from mfn_core.training.progress import Progress
+from tasks import tracking
 from tasks import train as module
 from tasks.dag_configs import TrainConfig
 from tasks.settings import Settings
@@ -229,3 +232,31 @@ def test_a_crash_of_the_child_tells_the_end_of_its_standard_error(settings, data
     monkeypatch.setattr(module.sys, "executable", str(program))
     with pytest.raises(ProcessError, match=r"(?s)ended with exit code 3.*Traceback: something broke"):
         train_managed(settings, SHORT, dataset, FINGERPRINT, ignore)
+
+
+EPOCH = Progress("epoch", 3, 30, 8, 8, {"total": 2.5}, {"activity_auc": 0.7}, 0.7, 3, 0.7, 100.0, 30.0)
+STEP = replace(EPOCH, phase="training", losses={"total": 9.9}, validation={})
+
+
+def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monkeypatch):
+    def reporting(settings, config, dataset_manifest, fingerprint, on_progress):
+        on_progress(STEP)
+        on_progress(EPOCH)
+        return {"kind": "training"}
+
+    monkeypatch.setattr(module, "train_managed", reporting)
+    made = module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.dag_id": "mfn_train"})
+    run = MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT))
+    assert made == {"kind": "training"}
+    assert run.data.metrics == {"loss_total": 2.5, "validation_activity_auc": 0.7, "users_per_s": 100.0}
+    assert (run.data.params["width"], run.data.tags["airflow.dag_id"], run.info.status) == ("8", "mfn_train", "RUNNING")
+
+
+def test_a_failed_training_ends_its_mlflow_run_as_failed(registry, dataset, monkeypatch):
+    def failing(*arguments):
+        raise ProcessError("killed")
+
+    monkeypatch.setattr(module, "train_managed", failing)
+    with pytest.raises(ProcessError, match="killed"):
+        module.train(registry, SHORT, dataset, FINGERPRINT, {})
+    assert MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT)).info.status == "FAILED"

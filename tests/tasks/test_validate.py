@@ -7,7 +7,7 @@ import pytest
 
 from mfn_core.errors import AuditError, InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LOGS
-from tasks import audit, ingest, manifest, validate
+from tasks import audit, ingest, validate
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tests.tasks.raw_files import app_rows, deliver
