@@ -10,8 +10,7 @@ from mfn_core.model.alignment import AlignmentConvolution, CategoryAlignment, Ca
 
 def summary(states: list[list[float]], counts: list[float]) -> CategorySummary:
     counts_BC = torch.tensor([counts])
-    presence_BC = (counts_BC > 0).float()
-    return CategorySummary(torch.tensor([states]) * presence_BC[:, :, None], counts_BC, presence_BC)
+    return CategorySummary(torch.tensor([states]), counts_BC, (counts_BC > 0).float())
 
 
 class TestPooling:
@@ -57,10 +56,10 @@ class TestMaskedSoftmax:
 
 class TestCoAttention:
     def two_by_two(self) -> CoAttention:
-        """W_b = I / sqrt(2) as it starts; W_g = I, W_l = 2 I, w_g = w_l = (1, 0)."""
+        """W_b = I / sqrt(2) as it starts; W_g = I / 2, W_l = 2 I, w_g = w_l = (1, 0)."""
         attention = CoAttention(2)
         with torch.no_grad():
-            attention.macro.weight.copy_(torch.eye(2))
+            attention.macro.weight.copy_(torch.eye(2) / 2)
             attention.micro.weight.copy_(2 * torch.eye(2))
             attention.macro_attention.weight.copy_(torch.tensor([[1.0, 0.0]]))
             attention.micro_attention.weight.copy_(torch.tensor([[1.0, 0.0]]))
@@ -81,8 +80,8 @@ class TestCoAttention:
         _, macro_attention, micro_attention = self.two_by_two()(macro, micro)
         one, two = math.tanh(1 / math.sqrt(2)), math.tanh(2 / math.sqrt(2))
         # First coordinates of T_g W_g + C T_l W_l, then of T_l W_l + C^T T_g W_g.
-        macro_logits = torch.tensor([[1 + 4 * one, 2 * two]]).tanh()
-        micro_logits = torch.tensor([[2 + one, -2 - one]]).tanh()
+        macro_logits = torch.tensor([[0.5 + 4 * one, 2 * two]]).tanh()
+        micro_logits = torch.tensor([[2 + one / 2, -2 - one / 2]]).tanh()
         torch.testing.assert_close(macro_attention, macro_logits.softmax(1))
         torch.testing.assert_close(micro_attention, micro_logits.softmax(1))
 
@@ -97,9 +96,11 @@ class TestCoAttention:
 
     def test_an_absent_category_changes_nothing_for_the_others(self) -> None:
         micro = summary([[1.0, 1.0], [-1.0, 0.0]], [2.0, 2.0])
-        _, attention, _ = self.two_by_two()(summary([[1.0, 0.0], [0.0, 2.0]], [1.0, 3.0]), micro)
-        _, wider, _ = self.two_by_two()(summary([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]], [1.0, 3.0, 0.0]), micro)
-        torch.testing.assert_close(wider[:, :2], attention)
+        _, macro_attention, micro_attention = self.two_by_two()(summary([[1.0, 0.0], [0.0, 2.0]], [1.0, 3.0]), micro)
+        wider = summary([[1.0, 0.0], [0.0, 2.0], [5.0, -5.0]], [1.0, 3.0, 0.0])
+        _, wider_macro_attention, wider_micro_attention = self.two_by_two()(wider, micro)
+        torch.testing.assert_close(wider_macro_attention[:, :2], macro_attention)
+        torch.testing.assert_close(wider_micro_attention, micro_attention)
 
 
 class TestConvolution:

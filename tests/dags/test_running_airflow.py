@@ -160,7 +160,11 @@ def test_ingesting_again_on_unchanged_files_is_skipped_and_says_so(airflow: Airf
 
 
 def test_training_that_is_marked_failed_leaves_no_process_behind(airflow: Airflow, marked_failed: dict[str, Any]) -> None:
-    until(lambda: not airflow.training_processes(), SOON, "end of the training process", airflow.say)
+    until(lambda: not airflow.training_processes(), 20, "end of the training process", airflow.say)
+    fingerprint = airflow.xcom("mfn_train", marked_failed["dag_run_id"], "plan")["fingerprint"]
+    left = storage.list_names(storage.join(airflow.settings.store, "training", fingerprint[:16]))
+    assert "job.json" in left
+    assert "result.json" not in left  # it was ended; it did not come to its end
 
 
 def test_each_day_of_the_second_week_is_validated_once_when_both_its_logs_are_published(
@@ -189,4 +193,4 @@ def test_training_that_times_out_leaves_no_process_behind(airflow: Airflow, trai
     run_id = airflow.trigger("impatient_training", airflow.xcom("mfn_train", trained, "build_dataset"))
     until(lambda: bool(airflow.training_processes()), SOON, "training process", lambda: airflow.failure("impatient_training", run_id))
     assert airflow.finish("impatient_training", run_id, SOON) == "failed"
-    until(lambda: not airflow.training_processes(), SOON, "end of the training process", airflow.say)
+    until(lambda: not airflow.training_processes(), 20, "end of the training process", airflow.say)
