@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check up down constraints clean
+.PHONY: help install demo test check up down constraints picture clean
 
 PYTHON ?= python3
 EXTRAS ?= dev
@@ -58,6 +58,9 @@ constraints: $(STAMP) ## Resolve every extra anew and rewrite constraints.txt
 	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton==)' > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
 	@echo "constraints.txt is new; read git diff, then make check"
+
+picture: $(STAMP) ## Print the flow of the DAGs as Mermaid, for README.md
+	@$(BIN)/python -m deploy.local.flow
 
 clean: ## Delete .venv and the caches; var/ (data, databases, models) stays
 	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -14,7 +14,7 @@ from mfn_core.evaluation import evaluator
 from mfn_core.evaluation.evaluator import Evaluation, by_label, probabilities_of
 from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import PAD, UNKNOWN, DownstreamTask
-from mfn_core.training.loop import BUNDLE, RESULT
+from mfn_core.training import BUNDLE, RESULT
 from tasks import manifest, plots, storage, tracking
 from tasks.dag_configs import TrainConfig
 from tasks.manifest import Manifest

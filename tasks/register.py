@@ -15,7 +15,7 @@ from mfn_core.errors import ArtifactError
 from mfn_core.inference.predictor import Predictor
 from mfn_core.inference.serving import answer
 from mfn_core.schema import PAD, UNKNOWN, USER_ID
-from mfn_core.training.loop import BUNDLE
+from mfn_core.training import BUNDLE
 from tasks import manifest, storage, tracking
 from tasks.dag_configs import TrainConfig
 from tasks.evaluate import labelled_facts

@@ -69,6 +69,7 @@ def composed(var: Path, airflow_port: int = AIRFLOW_PORT, mlflow_port: int = MLF
         **{name: ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost"])) for name in ("NO_PROXY", "no_proxy")},
         "MPLBACKEND": "Agg",
         "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a task log is no terminal
         # Seven idle processes, 1 GB, for MLflow features that this project does not use.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

@@ -3,15 +3,17 @@
 Boxes are DAGs with their tasks, in order; an arrow is an asset that one DAG emits and another waits for.
 """
 
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
-from deploy.local.environment import HOME
+from deploy.local.environment import HOME, composed
 
 
 def mermaid(folder: str) -> str:
-    """The flow of the DAGs in a folder. Call it under an environment of ``deploy.local.environment`` or with Airflow's defaults."""
+    """The flow of the DAGs in a folder."""
     from airflow.dag_processing.dagbag import DagBag
 
     dags = sorted(DagBag(folder).dags.values(), key=lambda dag: dag.dag_id)
@@ -37,4 +39,8 @@ def _names(condition: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(mermaid(str(HOME / "dags")) + "\n")
+    # Airflow reads its environment when it is imported, and logs to standard output.
+    os.environ.update(composed(HOME / "var"))
+    with redirect_stdout(sys.stderr):
+        picture = mermaid(str(HOME / "dags"))
+    print(picture)
