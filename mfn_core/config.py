@@ -43,11 +43,11 @@ class DatasetConfig(Config):
 
 
 class NetworkConfig(Config):
-    """The network. Defaults are the source's; see docs/model.md for the departures."""
+    """The network. Defaults are the settings of the source; docs/model.md lists the departures."""
 
     width: int = Field(200, ge=8, le=2048, description="Width D of embeddings, encoders and the user representation.")
     num_layers: int = Field(2, ge=1, le=24, description="Transformer layers of each view.")
-    num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide the width.")
+    num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide the width into heads of even width.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout probability.")
     max_macro_length: int = Field(100, ge=1, le=4096, description="Latest app events read per user.")
     max_micro_length: int = Field(100, ge=1, le=4096, description="Latest item events read per user.")
@@ -73,7 +73,7 @@ class TrainingConfig(Config):
     mask_seen: bool = Field(True, description="Full ranking leaves out items the user has already met, except the target.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train. auto: cuda where there is one.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast on a GPU that has it, else float32."
+        "auto", description="auto: bfloat16 autocast where the GPU or CPU computes it in hardware, else float32."
     )
 
 

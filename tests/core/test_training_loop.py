@@ -16,7 +16,7 @@ from mfn_core.training.loop import train
 from tests.factories import app_log, dataset_of, item_log, patterned_dataset
 
 NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_length=6, num_alignment_filters=2)
-TRAINING = TrainingConfig(batch_size=16, evaluation_batch_size=32, max_epochs=2, device="cpu")
+TRAINING = TrainingConfig(batch_size=16, evaluation_batch_size=32, max_epochs=2, device="cpu", precision="float32")
 DATASET = patterned_dataset()
 
 
@@ -48,9 +48,9 @@ def same(weights, others):
     return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_a_run_killed_after_any_epoch_goes_on_to_the_same_weights_bit_for_bit(tmp_path, epoch):
-    training = TRAINING.model_copy(update={"max_epochs": 4})
+@pytest.mark.parametrize(("epoch", "precision"), [(1, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16")])
+def test_a_run_killed_after_any_epoch_goes_on_to_the_same_weights_bit_for_bit(tmp_path, epoch, precision):
+    training = TRAINING.model_copy(update={"max_epochs": 4, "precision": precision})
     train(DATASET, NETWORK, training, tmp_path / "whole", ignore)
     with pytest.raises(Killed):
         train(DATASET, NETWORK, training, tmp_path / "resumed", kill_after_epoch(epoch))
