@@ -10,7 +10,9 @@ from mfn_core.config import Config, DatasetConfig, NetworkConfig, SimulationConf
 class IngestConfig(Config):
     """Ingest of one log: the day of the schedule, or a range of days for a first load."""
 
-    first_day: date | None = Field(None, description="First day to ingest. Empty: the run's partition; for a manual run, the first raw day.")
+    first_day: date | None = Field(
+        None, description="First day to ingest. Empty: the run's partition; for a manual run, the first raw day."
+    )
     last_day: date | None = Field(None, description="Last day to ingest. Empty: the run's partition; for a manual run, the last raw day.")
     days_per_chunk: int = Field(31, ge=1, le=366, description="Days that one mapped task reads at once.")
 
@@ -22,13 +24,21 @@ class IngestUsersConfig(Config):
 class ValidateConfig(Config):
     """Checks across both logs of a day, or of a range of days."""
 
-    first_day: date | None = Field(None, description="First day to validate. Empty: the run's partition; for a manual run, the first curated day.")
-    last_day: date | None = Field(None, description="Last day to validate. Empty: the run's partition; for a manual run, the last curated day.")
+    first_day: date | None = Field(
+        None, description="First day to validate. Empty: the run's partition; for a manual run, the first curated day."
+    )
+    last_day: date | None = Field(
+        None, description="Last day to validate. Empty: the run's partition; for a manual run, the last curated day."
+    )
     reference_days: int = Field(28, ge=1, le=366, description="Days before, that volume and categories are compared with.")
     min_volume_ratio: float = Field(0.2, ge=0, description="Rows of a day below this multiple of the reference days' median fail.")
     max_volume_ratio: float = Field(5.0, gt=0, description="Rows of a day above this multiple of the reference days' median fail.")
-    max_new_category_share: float = Field(0.2, ge=0, le=1, description="Largest share of a day's rows in categories unseen in the reference days.")
-    min_user_overlap: float = Field(0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log.")
+    max_new_category_share: float = Field(
+        0.2, ge=0, le=1, description="Largest share of a day's rows in categories unseen in the reference days."
+    )
+    min_user_overlap: float = Field(
+        0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log."
+    )
     fail_on_drift: bool = Field(False, description="Volume and category drift stop the day (critical) instead of warning.")
 
 

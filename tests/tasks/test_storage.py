@@ -24,9 +24,13 @@ def test_a_staged_folder_leaves_the_old_one_when_the_block_raises(tmp_path: Path
     with storage.staged_folder(uri, tmp_path) as folder:
         (folder / "old.txt").write_text("old")
 
-    with pytest.raises(RuntimeError), storage.staged_folder(uri, tmp_path) as folder:
-        (folder / "new.txt").write_text("new")
-        raise RuntimeError
+    def interrupted() -> None:
+        with storage.staged_folder(uri, tmp_path) as folder:
+            (folder / "new.txt").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
 
     assert storage.list_names(uri) == ["old.txt"]
     assert storage.list_names(str(tmp_path)) == ["artifact"]
