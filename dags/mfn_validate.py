@@ -10,8 +10,8 @@ changed since they were validated, as by late rows; by hand for a range of days.
 
 - `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the
   day again, and trigger this DAG by hand.
-- `AuditError` on volume or drift: `fail_on_drift` is set and the day is unlike the weeks before. If the change is real, trigger by
-  hand for the day with wider limits.
+- `AuditError` on `new_category_share`, or on volume where `fail_on_drift` is set: the day is unlike the weeks before. If the
+  change is real, trigger by hand for the day with wider limits.
 - A day never shows up: one of its logs is not published. Look at the ingest DAGs of that day.
 
 Training never reads past a day that is not validated: a failure here delays the week's model, and nothing is lost.

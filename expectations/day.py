@@ -23,7 +23,7 @@ def suite(
         max_volume_ratio: limit of ``volume_ratio``.
         max_new_category_share: limit of ``new_category_share``.
         min_user_overlap: limit of ``user_overlap``.
-        fail_on_drift: volume and categories out of their limits are critical, else warnings.
+        fail_on_drift: volume out of its limits is critical, else a warning.
     """
     drift: Literal["critical", "warning"] = "critical" if fail_on_drift else "warning"
     return ExpectationSuite(
@@ -40,7 +40,7 @@ def suite(
             ExpectColumnValuesToBeBetween(
                 column="new_category_share",
                 max_value=max_new_category_share,
-                severity=drift,
+                severity="critical",
                 meta={
                     "detail": "new_categories",
                     "remedy": "if the categories were renamed, ingest the earlier days again under the new names, or raise the limit",

@@ -34,12 +34,15 @@ class ValidateConfig(Config):
     min_volume_ratio: float = Field(0.2, ge=0, description="Rows of a day below this multiple of the reference days' median fail.")
     max_volume_ratio: float = Field(5.0, gt=0, description="Rows of a day above this multiple of the reference days' median fail.")
     max_new_category_share: float = Field(
-        0.2, ge=0, le=1, description="Largest share of a day's rows in categories unseen in the reference days."
+        0.2, ge=0, le=1, description="A larger share of a day's rows in categories that the reference days lack stops the day."
+    )
+    min_category_rows: int = Field(
+        100, ge=1, description="Categories are compared where the day and its reference days each have this many rows."
     )
     min_user_overlap: float = Field(
         0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log."
     )
-    fail_on_drift: bool = Field(False, description="Volume and category drift stop the day (critical) instead of warning.")
+    fail_on_drift: bool = Field(False, description="Volume out of its limits stops the day (critical) instead of warning.")
 
 
 class TrainConfig(DatasetConfig, NetworkConfig, TrainingConfig):

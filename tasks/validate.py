@@ -135,7 +135,8 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
     for day in days:
         references = [day - timedelta(days=back) for back in range(1, config.reference_days + 1)]
         rows[day] = [
-            _metrics(LOGS[view], day, found, references, new[view].get(day, {})) | {"user_overlap": overlap.get(day)}
+            _metrics(LOGS[view], day, found, references, new[view].get(day, {}), config.min_category_rows)
+            | {"user_overlap": overlap.get(day)}
             for view, found in published.items()
             if day in found
         ]
@@ -147,15 +148,18 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
         logger.info("%s has no days before it: volume, categories and last event are not compared", unreferenced[0])
 
 
-def _metrics(log: LogSchema, day: date, found: dict[date, Manifest], references: Sequence[date], new: dict[str, int]) -> dict[str, Any]:
+def _metrics(
+    log: LogSchema, day: date, found: dict[date, Manifest], references: Sequence[date], new: dict[str, int], min_category_rows: int
+) -> dict[str, Any]:
     before = [found[reference] for reference in references if reference in found]
     accepted = found[day].rows["accepted"]
+    has_categories = min(accepted, sum(each.rows["accepted"] for each in before)) >= min_category_rows
     return {
         _DAY: f"{day} {log.dataset}",
         "rows": accepted,
         "volume_ratio": accepted / median(each.rows["accepted"] for each in before) if before else None,
-        "new_category_share": sum(new.values()) / accepted if before else None,
-        "new_categories": _names(list(new)) if before else "",
+        "new_category_share": sum(new.values()) / accepted if has_categories else None,
+        "new_categories": _names(list(new)) if has_categories else "",
         "silent_hours": _silent_hours(found[day]) - median(_silent_hours(each) for each in before) if before else None,
     }
 
@@ -243,7 +247,9 @@ def _not_compared(rows: list[dict[str, Any]]) -> dict[str, str]:
     for row in rows:
         dataset = row[_DAY].split(" ")[1]
         if row["volume_ratio"] is None:
-            said[f"{dataset} volume, categories, last event"] = "no reference day before it"
+            said[f"{dataset} volume, last event"] = "no reference day before it"
+        if row["new_category_share"] is None:
+            said[f"{dataset} categories"] = "fewer rows than min_category_rows on the day or before it"
         if row["user_overlap"] is None:
             said["user overlap"] = "one log only"
     return said

@@ -14,6 +14,7 @@ from tests.tasks.raw_files import app_rows, deliver
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 DAYS = [date(2026, 6, day) for day in (1, 2, 3)]
+FEW_ROWS = ValidateConfig(min_category_rows=1)  # the days of these tests have too few for the default
 
 
 @pytest.fixture
@@ -63,15 +64,23 @@ def test_volume_is_the_rows_by_the_median_of_the_days_before(three_days):
 
 @pytest.mark.usefixtures("approving_judge")
 def test_a_category_is_new_when_no_reference_day_has_it(three_days):
-    assert metrics(three_days, 3)["app_logs"]["new_category_share"] == pytest.approx(2 / 3)
-    assert metrics(three_days, 2)["app_logs"]["new_category_share"] == 0.25
+    assert metrics(three_days, 3, FEW_ROWS)["app_logs"]["new_category_share"] == pytest.approx(2 / 3)
+    assert metrics(three_days, 2, FEW_ROWS)["app_logs"]["new_category_share"] == 0.25
 
 
 @pytest.mark.usefixtures("approving_judge")
 def test_a_category_is_new_again_after_the_reference_days(three_days):
     publish(three_days, APP_LOGS, {4: [("ann", "travel", 9), ("ann", "music", 10)]})
     publish(three_days, ITEM_LOGS, {4: [("ann", "film", 9)]})
-    assert metrics(three_days, 4, ValidateConfig(reference_days=1))["app_logs"]["new_category_share"] == 0.5
+    config = ValidateConfig(reference_days=1, min_category_rows=1)
+    assert metrics(three_days, 4, config)["app_logs"]["new_category_share"] == 0.5
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_categories_of_few_rows_are_not_compared_and_the_manifest_says_so(three_days):
+    facts = validate.validate_day(three_days, DAYS[2], ValidateConfig(min_category_rows=4))["facts"]
+    assert facts["metrics"]["app_logs"]["new_category_share"] is None
+    assert facts["not_compared"]["app_logs categories"] == "fewer rows than min_category_rows on the day or before it"
 
 
 @pytest.mark.usefixtures("approving_judge")
@@ -96,14 +105,14 @@ def test_overlap_forgets_users_after_the_reference_days(three_days):
 def test_the_first_day_is_not_compared_and_its_manifest_says_so(three_days):
     facts = validate.validate_day(three_days, DAYS[0], ValidateConfig())["facts"]
     assert facts["metrics"]["app_logs"]["volume_ratio"] is None
-    assert facts["not_compared"]["app_logs volume, categories, last event"] == "no reference day before it"
+    assert facts["not_compared"]["app_logs volume, last event"] == "no reference day before it"
 
 
 def test_a_range_is_judged_in_one_run_each_day_by_its_own_reference_days(three_days, approving_judge):
     publish(three_days, APP_LOGS, {4: [("zoe", "travel", 9)], 5: [("ann", "finance", 9), ("bob", "finance", 9)]})
     publish(three_days, ITEM_LOGS, {4: [("eve", "film", 9), ("fay", "film", 9)], 5: [("dan", "film", 9)]})
     days = [*DAYS, date(2026, 6, 4), date(2026, 6, 5)]
-    found = validate.validate_range(three_days, days, ValidateConfig(reference_days=1))
+    found = validate.validate_range(three_days, days, ValidateConfig(reference_days=1, min_category_rows=1))
     # Travel was last seen on the 2nd, finance on the 3rd; zoe was in the item log on the 1st only, dan in the app log on the 2nd.
     app_logs = [each["facts"]["metrics"]["app_logs"] for each in found]
     assert approving_judge == ["days-2026-06-01-2026-06-05"]
@@ -173,16 +182,21 @@ def test_a_deployment_of_one_view_is_judged_by_its_log(settings, view):
     assert found["facts"]["not_compared"]["user overlap"] == "one log only"
 
 
-def test_drift_warns_and_the_day_counts_as_validated(three_days):
-    verdict = validate.validate_day(three_days, DAYS[2], ValidateConfig())["facts"]["verdict"]
+def test_volume_out_of_its_limits_warns_and_the_day_counts_as_validated(three_days):
+    verdict = validate.validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5))["facts"]["verdict"]
     assert verdict["success"]
-    assert any(warning.startswith("new_category_share = 0.66666") and "2026-06-03 app_logs" in warning for warning in verdict["warnings"])
+    assert any(warning.startswith("volume_ratio = 1.0") and "2026-06-03 app_logs" in warning for warning in verdict["warnings"])
     assert validate.plan_validate(three_days, ValidateConfig(first_day=DAYS[2])) == []
 
 
-def test_an_unknown_category_above_the_limit_stops_the_day_by_setting(three_days):
+def test_volume_out_of_its_limits_stops_the_day_by_setting(three_days):
+    with pytest.raises(AuditError, match=r"volume_ratio = 1\.0.* at day 2026-06-03 app_logs.*expected .*0\.5"):
+        validate.validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5, fail_on_drift=True))
+
+
+def test_an_unknown_category_above_the_limit_stops_the_day(three_days):
     with pytest.raises(AuditError, match=r"new_category_share = 0\.66\d+ at day 2026-06-03 app_logs \(music\), expected at most 0\.2"):
-        validate.validate_day(three_days, DAYS[2], ValidateConfig(fail_on_drift=True))
+        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
     assert DAYS[2] in validate.plan_validate(three_days, ValidateConfig())
 
 
