@@ -261,4 +261,4 @@ def _manifest(uri: str, config: TrainConfig, dataset_manifest: Mapping[str, Any]
 def _curves(progress: Progress) -> dict[str, float]:
     losses = {f"loss_{name}": value for name, value in progress.losses.items()}
     figures = {f"validation_{name}": value for name, value in progress.validation.items()}
-    return losses | figures | {"users_per_s": progress.users_per_s}
+    return losses | figures | {"users_per_s": progress.users_per_s, "seconds_left": progress.seconds_left}

@@ -248,7 +248,7 @@ def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monke
     made = module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.dag_id": "mfn_train"})
     run = MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT))
     assert made == {"kind": "training"}
-    assert run.data.metrics == {"loss_total": 2.5, "validation_activity_auc": 0.7, "users_per_s": 100.0}
+    assert run.data.metrics == {"loss_total": 2.5, "validation_activity_auc": 0.7, "users_per_s": 100.0, "seconds_left": 30.0}
     assert (run.data.params["width"], run.data.tags["airflow.dag_id"], run.info.status) == ("8", "mfn_train", "RUNNING")
 
 
