@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -53,7 +52,9 @@ def test_stop_ends_a_child_in_a_session_of_its_own(processes: Processes) -> None
 
 def test_stop_ends_an_orphan_whose_parent_was_killed(processes: Processes, tmp_path: Path) -> None:
     child = int(start(processes, PARENT))
-    os.kill(leader(tmp_path), signal.SIGKILL)
+    parent = psutil.Process(leader(tmp_path))
+    parent.kill()
+    parent.wait(20)
 
     assert processes.stop() == 1
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
