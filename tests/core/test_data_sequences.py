@@ -155,7 +155,7 @@ def test_every_form_of_time_is_the_same_moment(vocabularies: Vocabularies, time:
     ("time", "complaint"),
     [
         ("2026-03-04T12:00:00", "no time zone"),
-        (datetime(2026, 3, 4, 12), "no time zone"),  # noqa: DTZ001
+        (datetime(2026, 3, 4, 12), "no time zone"),  # noqa: DTZ001 - the missing zone is the case
         (pd.NaT, "no time"),
         (None, "NoneType is no time"),
         (float("nan"), "nan"),
