@@ -12,6 +12,17 @@ Averages over classes (*macro*, here in the sense of the metric, not of the view
   classes are averaged alike, since no value of an attribute is "the positive one"; only the activity task has a positive class.
 
 A class that is neither in the labels nor predicted is left out of both.
+
+Calibration, lower is better:
+
+* ECE, the expected calibration error, 0 to 1: predictions fall by their probability into 15 bins of equal width, ``((m - 1) / 15,
+  m / 15]`` with 0 in the first; a bin's gap between its mean probability and the share of its outcomes that came true is weighted
+  with its share of the predictions (Guo et al. 2017). Activity: the probability and the share of label 1. An attribute, of two
+  classes too: the probability of the predicted class, and how often it is the right one (top-label ECE). Over few users it is
+  biased upwards: where a bin holds ten, chance alone opens a gap of about 0.1.
+* Brier score: activity, the mean squared difference of probability and label, 0 to 1; an attribute, of two classes too, the mean
+  squared distance of the probabilities to the one-hot label, summed over the classes, 0 to 2. Both scales are those of
+  scikit-learn's ``brier_score_loss``, which however counts two classes as one.
 """
 
 from collections.abc import Sequence
@@ -20,6 +31,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CUTOFFS = (5, 10)
+
+_NUM_BINS = 15
+_BIN_EDGES = np.linspace(0, 1, _NUM_BINS + 1)[1:-1]
+_ROUNDING = 1e-6  # a softmax in single precision may sum up to a little more than 1
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
@@ -45,8 +60,27 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
 
 
+def ece(outcomes: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """Expected calibration error, as the head of this module defines it.
+
+    Args:
+        outcomes: [B] 1 where what was predicted came true, else 0.
+        probabilities: [B] what it was predicted with.
+
+    Returns:
+        None for an empty sample.
+    """
+    outcomes_B = np.asarray(outcomes).astype(bool)
+    probabilities_B = _finite(probabilities)
+    assert outcomes_B.shape == probabilities_B.shape, (outcomes_B.shape, probabilities_B.shape)
+    assert ((probabilities_B >= 0) & (probabilities_B <= 1 + _ROUNDING)).all(), "calibration is of probabilities, not of logits"
+    bin_B = np.searchsorted(_BIN_EDGES, probabilities_B, side="left")
+    gaps = np.bincount(bin_B, weights=probabilities_B - outcomes_B, minlength=_NUM_BINS)
+    return _ratio(float(np.abs(gaps).sum()), len(outcomes_B))
+
+
 def binary_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> dict[str, float | None]:
-    """AUC, accuracy, and precision, recall, F1 of the positive class.
+    """AUC, accuracy, precision, recall, F1 of the positive class, and calibration.
 
     Args:
         labels: [B] 0 or 1.
@@ -54,11 +88,11 @@ def binary_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5)
         threshold: a score at or above it predicts 1.
 
     Returns:
-        ``auc, accuracy, precision, recall, f1``. None: precision where nothing is predicted positive, recall where
+        ``auc, accuracy, precision, recall, f1, ece, brier``. None: precision where nothing is predicted positive, recall where
         nothing is positive, F1 where neither occurs, everything for an empty sample.
     """
-    positive_B = np.asarray(labels).astype(bool)
-    predicted_B = _finite(scores) >= threshold
+    positive_B, scores_B = np.asarray(labels).astype(bool), _finite(scores)
+    predicted_B = scores_B >= threshold
     hits = int((positive_B & predicted_B).sum())
     num_positive, num_predicted = int(positive_B.sum()), int(predicted_B.sum())
     return {
@@ -67,18 +101,20 @@ def binary_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5)
         "precision": _ratio(hits, num_predicted),
         "recall": _ratio(hits, num_positive),
         "f1": _ratio(2 * hits, num_positive + num_predicted),
+        "ece": ece(positive_B, scores_B),
+        "brier": _ratio(float(((scores_B - positive_B) ** 2).sum()), len(positive_B)),
     }
 
 
 def multiclass_metrics(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float | None]:
-    """Macro one-vs-rest AUC, accuracy, and macro-averaged precision, recall, F1.
+    """Macro one-vs-rest AUC, accuracy, macro-averaged precision, recall, F1, and calibration.
 
     Args:
         labels: [B] class, 0 to C - 1.
         probabilities: [B x C]; the highest is the prediction, the lowest class winning a tie.
 
     Returns:
-        ``auc, accuracy, precision, recall, f1``, averaged as the head of this module says; all None for an empty
+        ``auc, accuracy, precision, recall, f1, ece, brier``, averaged as the head of this module says; all None for an empty
         sample, AUC None where one class only occurs.
     """
     labels_B = np.asarray(labels).astype(np.int64)
@@ -86,10 +122,11 @@ def multiclass_metrics(labels: ArrayLike, probabilities: ArrayLike) -> dict[str,
     assert labels_B.shape == probabilities_BC.shape[:1], (labels_B.shape, probabilities_BC.shape)
     num_classes = probabilities_BC.shape[1]
     if len(labels_B) == 0:
-        return dict.fromkeys(("auc", "accuracy", "precision", "recall", "f1"))
+        return dict.fromkeys(("auc", "accuracy", "precision", "recall", "f1", "ece", "brier"))
     assert ((labels_B >= 0) & (labels_B < num_classes)).all(), f"a label is not among the {num_classes} classes"
     scored = (1,) if num_classes == 2 else range(num_classes)
     predicted_B = probabilities_BC.argmax(axis=1)
+    distance_BC = probabilities_BC - (labels_B[:, None] == np.arange(num_classes))
     hits_C = np.bincount(labels_B[labels_B == predicted_B], minlength=num_classes)
     members_C = np.bincount(labels_B, minlength=num_classes)
     predicted_C = np.bincount(predicted_B, minlength=num_classes)
@@ -100,6 +137,8 @@ def multiclass_metrics(labels: ArrayLike, probabilities: ArrayLike) -> dict[str,
         "precision": float((hits_C / np.maximum(predicted_C, 1))[occurs_C].mean()),
         "recall": float((hits_C / np.maximum(members_C, 1))[occurs_C].mean()),
         "f1": float((2 * hits_C / np.maximum(members_C + predicted_C, 1))[occurs_C].mean()),
+        "ece": ece(labels_B == predicted_B, probabilities_BC.max(axis=1)),
+        "brier": float((distance_BC**2).sum(axis=1).mean()),
     }
 
 

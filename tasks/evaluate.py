@@ -1,4 +1,4 @@
-"""One downstream task of a trained model: figures, intervals, baseline, scores per user, plots; all of it in the MLflow run too."""
+"""One downstream task of a trained model: figures, intervals, baseline, slices, scores per user, plots; in the MLflow run too."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mfn_core.data.dataset import Dataset
-from mfn_core.evaluation import evaluator
+from mfn_core.evaluation import evaluator, slices
 from mfn_core.evaluation.evaluator import Evaluation, by_label, probabilities_of
 from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import PAD, UNKNOWN, DownstreamTask
@@ -22,6 +22,8 @@ from tasks.settings import Settings
 
 SCORES_FILE = "scores.parquet"
 _PLOTS = "plots"
+_SLICES = "slices"
+_SLICE_SAMPLES = 200  # resamples of each slice: an overview, which need not cost more than the figures themselves
 _MAX_MAPPED_USERS = 5000
 _log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ def evaluate(
     tracking.log_metrics(settings, run_id, _flat(task, done.facts))
     folder = storage.local_folder(uri, settings.scratch)
     tracking.log_json(settings, run_id, done.facts, f"evaluation/{task}.json")
-    tracking.log_folder(settings, run_id, folder / _PLOTS, _PLOTS)
+    for kept in (_PLOTS, _SLICES):
+        tracking.log_folder(settings, run_id, folder / kept, kept)
     for label, facts in labelled_facts(done.facts).items():
         _log.info("%s on %d users: %s; baseline %s", label, facts["n"], _line(facts["metrics"]), _line(facts["baseline"]))
     return done.model_dump(mode="json")
@@ -95,6 +98,7 @@ def _evaluate(
     with storage.staged_folder(uri, settings.scratch) as folder:
         pq.write_table(measured.scores, folder / SCORES_FILE)
         _draw(measured, data, folder / _PLOTS)
+        _write_slices(measured, data, config.seed, folder / _SLICES)
         if task == data.tasks[0]:
             _draw_portrait(predictor, data, config.evaluation_batch_size, json.loads((trained / RESULT).read_text()), folder / _PLOTS)
         manifest.write(made, str(folder))
@@ -118,6 +122,15 @@ def _flat(task: DownstreamTask, facts: Mapping[str, Any]) -> dict[str, float | N
         flat |= {f"baseline/{name}/{figure}": value for figure, value in parts["baseline"].items()}
         flat[f"test/{name}/n"] = parts["n"]
     return flat
+
+
+def _write_slices(measured: Evaluation, data: Dataset, seed: int, folder: Path) -> None:
+    """The same rows twice: as JSON for programs, as Markdown for the eye."""
+    rows = slices.slice_rows(measured.task, measured.scores, data, samples=_SLICE_SAMPLES, seed=seed)
+    content = {"task": measured.task, "samples": _SLICE_SAMPLES, "rows": [row.to_json() for row in rows]}
+    folder.mkdir()
+    (folder / f"{measured.task}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / f"{measured.task}.md").write_text(slices.as_markdown(rows), encoding="utf-8")
 
 
 def _draw(measured: Evaluation, data: Dataset, folder: Path) -> None:

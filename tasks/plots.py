@@ -16,6 +16,7 @@ _MAX_CURVES = len(_COLOURS)
 _MAX_CATEGORIES = 24
 _MAX_BINS, _MIN_USERS_PER_BIN = 10, 10
 _LABEL_LENGTH = 26
+_ERRORS = {"ece", "brier"}
 
 Labels = NDArray[np.integer]
 Scores = NDArray[np.floating]
@@ -89,7 +90,7 @@ def against_baseline(
     title: str,
     path: Path,
 ) -> None:
-    """Bars of each figure with its 95 % interval beside the baseline's.
+    """Bars of each figure with its 95 % interval beside the baseline's; an arrow marks errors.
 
     Args:
         metrics: figures by name; undefined ones are left out.
@@ -106,8 +107,8 @@ def against_baseline(
     error = np.array([[max(value - low, 0), max(high - value, 0)] for value, (low, high) in zip(shown.values(), spans, strict=True)])
     axes.bar(places - 0.2, list(shown.values()), 0.38, color=_COLOURS[0], label=names[0], yerr=error.reshape(-1, 2).T, capsize=4)
     axes.bar(places + 0.2, [baseline.get(name) or 0.0 for name in shown], 0.38, color="#b8b8b8", label=names[1])
-    axes.set_xticks(places, list(shown))
-    _finish(axes, "figure of merit", "value (0 to 1), bar: 95 % interval")
+    axes.set_xticks(places, [f"{name} \u2193" if name in _ERRORS else name for name in shown])
+    _finish(axes, "figure of merit" + (" (\u2193: error, lower is better)" if _ERRORS & shown.keys() else ""), "value, bar: 95 % interval")
     _save(figure, title, path)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mfn_core.errors import ConfigError, InsufficientDataError
-from mfn_core.evaluation.evaluator import evaluate
+from mfn_core.evaluation.evaluator import evaluate, measure
 from mfn_core.inference.predictor import Predictions
 from tests.factories import app_log, dataset_of, item_log
 from tests.models import predictor_of
@@ -53,12 +53,31 @@ def test_activity_is_measured_on_the_labelled_users_of_the_split(dataset):
 def test_activity_figures_by_hand(dataset):
     measured = evaluate(Scripted({"t1": 0.9, "t2": 0.6, "t3": 0.4}), dataset, "activity", samples=100).measurements["activity"]
     assert measured.n == 3
-    assert measured.metrics == {"auc": 0.5, "accuracy": pytest.approx(1 / 3), "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    assert measured.metrics == pytest.approx(
+        {
+            "auc": 0.5,
+            "accuracy": 1 / 3,
+            "precision": 0.5,
+            "recall": 0.5,
+            "f1": 0.5,
+            "ece": (0.1 + 0.6 + 0.6) / 3,
+            "brier": (0.1**2 + 0.6**2 + 0.6**2) / 3,
+        }
+    )
 
 
 def test_the_activity_baseline_gives_everybody_the_base_rate_of_the_training_users(dataset):
     baseline = evaluate(Scripted(), dataset, "activity", samples=100).measurements["activity"].baseline
-    assert baseline == {"auc": 0.5, "accuracy": pytest.approx(1 / 3), "precision": None, "recall": 0.0, "f1": 0.0}
+    # A third of the training users is active, two thirds of the measured ones: the gap of the one bin is a third.
+    assert baseline == {
+        "auc": 0.5,
+        "accuracy": pytest.approx(1 / 3),
+        "precision": None,
+        "recall": 0.0,
+        "f1": 0.0,
+        "ece": pytest.approx(1 / 3),
+        "brier": pytest.approx((2 * (2 / 3) ** 2 + (1 / 3) ** 2) / 3),
+    }
 
 
 def test_an_attribute_is_measured_on_its_labelled_test_users(dataset):
@@ -67,6 +86,8 @@ def test_an_attribute_is_measured_on_its_labelled_test_users(dataset):
     assert measured.n == 3
     assert measured.metrics["auc"] == 1.0
     assert measured.metrics["accuracy"] == pytest.approx(2 / 3)
+    assert measured.metrics["ece"] == pytest.approx((0.2 + 0.3 + 0.6) / 3)
+    assert measured.metrics["brier"] == pytest.approx(2 * (0.2**2 + 0.3**2 + 0.6**2) / 3)
 
 
 def test_the_attribute_baseline_is_the_most_frequent_training_class(dataset):
@@ -111,6 +132,30 @@ def test_every_figure_lies_within_its_interval(dataset, tmp_path):
         for measured in evaluate(predictor, dataset, task, samples=200).measurements.values():
             for name, (low, high) in ((name, span) for name, span in measured.intervals.items() if span):
                 assert low <= measured.metrics[name] <= high
+
+
+@pytest.mark.parametrize(
+    ("figure", "drawn", "interval"),
+    [
+        (0.10, 0.13, (0.07, 0.10)),  # .10 - .03, and up to the figure
+        (0.10, 0.08, (0.12, 0.12)),
+        (0.02, 0.05, (0.0, 0.02)),  # no error below 0
+    ],
+)
+def test_the_interval_of_the_ece_is_reflected_since_resampling_adds_to_its_bias(figure, drawn, interval):
+    answers = iter([figure] + [drawn] * 100)
+    values, spans = measure(lambda chosen: {"ece": next(answers)}, 5, samples=100)
+    assert values == {"ece": figure}
+    assert spans == {"ece": pytest.approx(interval)}
+
+
+def test_every_other_interval_is_that_of_the_resamples():
+    answers = iter([0.10] + [0.13] * 100)
+    assert measure(lambda chosen: {"brier": next(answers)}, 5, samples=100)[1] == {"brier": (0.13, 0.13)}
+
+
+def test_a_figure_without_an_interval_is_listed_all_the_same():
+    assert measure(lambda chosen: {"auc": None, "ece": None}, 5, samples=100) == ({"auc": None, "ece": None}, {"auc": None, "ece": None})
 
 
 def test_a_task_that_the_dataset_leaves_out_is_refused_with_its_reason(dataset):

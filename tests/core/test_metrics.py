@@ -7,9 +7,24 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from mfn_core.metrics import auc, binary_metrics, multiclass_metrics, ranking_metrics
+from mfn_core.metrics import auc, binary_metrics, ece, multiclass_metrics, ranking_metrics
 
 SEEDS = range(20)
+
+
+def mean_gap(outcomes, probabilities):
+    """ECE in a plain loop over the bins."""
+    gap = 0.0
+    for number in range(15):
+        within = [
+            (outcome, probability)
+            for outcome, probability in zip(outcomes, probabilities, strict=True)
+            if number / 15 < probability <= (number + 1) / 15 or (number == 0 and probability == 0)
+        ]
+        if within:
+            true, said = np.mean(within, axis=0)
+            gap += len(within) / len(outcomes) * abs(true - said)
+    return gap
 
 
 def test_auc_counts_a_tie_half():
@@ -25,7 +40,15 @@ def test_auc_of_one_class_is_undefined(labels):
 def test_binary_metrics_by_hand():
     # predicted 1 at or above .5: users 1, 2, 3; of them 1 and 3 are positive, and positive user 4 is missed
     assert binary_metrics([0, 1, 0, 1, 1], [0.1, 0.5, 0.7, 0.9, 0.2]) == pytest.approx(
-        {"auc": 4 / 6, "accuracy": 3 / 5, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3}
+        {
+            "auc": 4 / 6,
+            "accuracy": 3 / 5,
+            "precision": 2 / 3,
+            "recall": 2 / 3,
+            "f1": 2 / 3,
+            "ece": (0.1 + 0.5 + 0.7 + 0.1 + 0.8) / 5,  # everybody in a bin of their own
+            "brier": (0.1**2 + 0.5**2 + 0.7**2 + 0.1**2 + 0.8**2) / 5,
+        }
     )
 
 
@@ -35,7 +58,7 @@ def test_binary_metrics_by_hand():
         ([0, 1], [0.1, 0.2], {"precision"}),
         ([0, 0], [0.1, 0.9], {"auc", "recall"}),
         ([0, 0], [0.1, 0.2], {"auc", "precision", "recall", "f1"}),
-        ([], [], {"auc", "accuracy", "precision", "recall", "f1"}),
+        ([], [], {"auc", "accuracy", "precision", "recall", "f1", "ece", "brier"}),
     ],
     ids=["nothing predicted positive", "nothing positive", "neither", "empty"],
 )
@@ -58,6 +81,8 @@ def test_binary_metrics_agree_with_scikit_learn(seed):
             "precision": reference.precision_score(labels, predicted),
             "recall": reference.recall_score(labels, predicted),
             "f1": reference.f1_score(labels, predicted),
+            "ece": mean_gap(labels, scores),
+            "brier": reference.brier_score_loss(labels, scores),
         },
         abs=1e-6,
     )
@@ -73,6 +98,8 @@ def test_multiclass_metrics_by_hand():
             "precision": (1 / 2 + 1 + 1) / 3,
             "recall": (1 + 1 / 2 + 1) / 3,
             "f1": (2 / 3 + 2 / 3 + 1) / 3,
+            "ece": (abs(0.8 - 1) + abs(0.6 - 0) + abs(0.7 - 1) + abs(0.4 - 1)) / 4,
+            "brier": (0.04 + 0.01 + 0.01 + 0.36 + 0.49 + 0.01 + 0.04 + 0.09 + 0.01 + 0.09 + 0.09 + 0.36) / 4,
         }
     )
 
@@ -80,18 +107,31 @@ def test_multiclass_metrics_by_hand():
 def test_two_classes_have_one_auc_and_averages_over_both():
     metrics = multiclass_metrics([0, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
     assert metrics == pytest.approx(
-        {"auc": 1.0, "accuracy": 2 / 3, "precision": (1 + 1 / 2) / 2, "recall": (1 / 2 + 1) / 2, "f1": (2 / 3 + 2 / 3) / 2}
+        {
+            "auc": 1.0,
+            "accuracy": 2 / 3,
+            "precision": (1 + 1 / 2) / 2,
+            "recall": (1 / 2 + 1) / 2,
+            "f1": (2 / 3 + 2 / 3) / 2,
+            "ece": (abs(0.9 - 1) + abs(0.6 - 0) + abs(0.7 - 1)) / 3,
+            "brier": (2 * 0.1**2 + 2 * 0.6**2 + 2 * 0.3**2) / 3,
+        }
     )
+
+
+def averages(metrics):
+    return {name: value for name, value in metrics.items() if name not in ("ece", "brier")}
 
 
 def test_a_class_neither_in_the_labels_nor_predicted_is_left_out():
     metrics = multiclass_metrics([0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    assert metrics == {"auc": 1.0, "accuracy": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert averages(metrics) == {"auc": 1.0, "accuracy": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0}
 
 
 def test_a_class_predicted_but_absent_counts_zero():
     metrics = multiclass_metrics([0, 1], [[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    assert metrics == pytest.approx({"auc": (1 + 1 / 2) / 2, "accuracy": 1 / 2, "precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
+    expected = {"auc": (1 + 1 / 2) / 2, "accuracy": 1 / 2, "precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3}
+    assert averages(metrics) == pytest.approx(expected)
 
 
 def test_undefined_multiclass_figures_are_none():
@@ -107,15 +147,17 @@ def test_multiclass_metrics_agree_with_scikit_learn(seed, num_classes):
     weights = rng.integers(1, 5, (len(labels), num_classes))
     probabilities = weights / weights.sum(axis=1, keepdims=True)
     predicted = probabilities.argmax(axis=1)
-    averages = reference.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    precision, recall, f1, _ = reference.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     one_vs_rest = probabilities[:, 1] if num_classes == 2 else probabilities
     assert multiclass_metrics(labels, probabilities) == pytest.approx(
         {
             "auc": reference.roc_auc_score(labels, one_vs_rest, multi_class="ovr", average="macro"),
             "accuracy": reference.accuracy_score(labels, predicted),
-            "precision": averages[0],
-            "recall": averages[1],
-            "f1": averages[2],
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "ece": mean_gap(labels == predicted, probabilities.max(axis=1)),
+            "brier": reference.brier_score_loss(labels, probabilities, labels=range(num_classes), scale_by_half=False),
         },
         abs=1e-6,
     )
@@ -126,6 +168,33 @@ def test_multiclass_auc_of_a_sample_that_lacks_a_class_averages_the_others():
     probabilities = np.array([[0.5, 0.2, 0.3], [0.5, 0.1, 0.4], [0.3, 0.3, 0.4], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1]])
     expected = np.mean([reference.roc_auc_score(labels == c, probabilities[:, c]) for c in (0, 2)])
     assert multiclass_metrics(labels, probabilities)["auc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_ece_by_hand():
+    # bin ]1/15, 2/15]: .1 and .13, one of two came true, gap |.115 - .5|; bin ]14/15, 1]: .95 and 1, both, gap |.975 - 1|
+    assert ece([1, 0, 1, 1], [0.1, 0.13, 0.95, 1.0]) == pytest.approx((2 * 0.385 + 2 * 0.025) / 4)
+
+
+def test_gaps_of_one_bin_cancel_and_gaps_of_two_bins_add_up():
+    assert ece([1, 0], [0.5, 0.5]) == 0
+    assert ece([1, 0], [0.45, 0.55]) == pytest.approx(0.55)
+
+
+def test_an_upper_bin_edge_belongs_to_the_bin_and_zero_to_the_first():
+    # .2 = 3/15 closes the bin of .19, and .01 that of 0: each pair cancels to its mean
+    assert ece([1, 0], [0.2, 0.19]) == pytest.approx((1 - 0.39) / 2)
+    assert ece([1, 0], [0.0, 0.01]) == pytest.approx((1 - 0.01) / 2)
+
+
+def test_certainty_in_the_truth_is_perfect_and_in_the_contrary_the_worst():
+    assert (binary_metrics([1, 0], [1, 0])["ece"], binary_metrics([1, 0], [1, 0])["brier"]) == (0, 0)
+    assert (binary_metrics([1, 0], [0, 1])["ece"], binary_metrics([1, 0], [0, 1])["brier"]) == (1, 1)
+    assert (multiclass_metrics([0], [[0, 0, 1]])["ece"], multiclass_metrics([0], [[0, 0, 1]])["brier"]) == (1, 2)
+
+
+def test_what_is_no_probability_has_no_calibration():
+    with pytest.raises(AssertionError, match="not of logits"):
+        ece([1, 0], [1.5, 0.2])
 
 
 def test_ranking_metrics_by_hand():

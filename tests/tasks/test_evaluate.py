@@ -1,6 +1,7 @@
 """The task evaluate: a finished evaluation is found again, and its evidence is in the MLflow run once."""
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -35,8 +36,8 @@ def client(registry):
 @pytest.mark.parametrize(
     ("task", "figures"),
     [
-        ("activity", ["auc", "accuracy", "precision", "recall", "f1"]),
-        ("attribute", ["auc", "accuracy", "precision", "recall", "f1"]),
+        ("activity", ["auc", "accuracy", "precision", "recall", "f1", "ece", "brier"]),
+        ("attribute", ["auc", "accuracy", "precision", "recall", "f1", "ece", "brier"]),
         ("recommendation", ["hr@5", "hr@10", "ndcg@5", "ndcg@10"]),
     ],
 )
@@ -67,6 +68,8 @@ def test_figures_and_baselines_are_in_the_run(registry, inputs, client):
     logged = client.get_run(tracking.require_run(registry, "f" * 64)).data.metrics
     assert logged["test/attribute/colour/accuracy"] == made["facts"]["metrics"]["colour"]["accuracy"]
     assert logged["baseline/attribute/colour/accuracy"] == made["facts"]["baseline"]["colour"]["accuracy"]
+    assert logged["test/attribute/colour/ece"] == made["facts"]["metrics"]["colour"]["ece"]
+    assert logged["test/attribute/colour/brier"] == made["facts"]["metrics"]["colour"]["brier"]
 
 
 def test_plots_are_in_the_run_and_the_first_task_draws_the_models_portrait(registry, inputs, client):
@@ -75,6 +78,26 @@ def test_plots_are_in_the_run_and_the_first_task_draws_the_models_portrait(regis
     run_id = tracking.require_run(registry, "f" * 64)
     logged = [file.path.removeprefix("plots/") for file in client.list_artifacts(run_id, "plots")]
     assert sorted(logged) == sorted([*PORTRAIT, *(name for names in PLOTS.values() for name in names)])
+
+
+def test_slices_are_in_the_run_as_rows_and_as_a_table(registry, inputs, client, tmp_path):
+    for task in PLOTS:
+        evaluate(registry, CONFIG, *inputs, task)
+    run_id = tracking.require_run(registry, "f" * 64)
+    logged = Path(client.download_artifacts(run_id, "slices", str(tmp_path)))
+    assert sorted(file.name for file in logged.iterdir()) == sorted(f"{task}.{kind}" for task in PLOTS for kind in ("json", "md"))
+    for task in PLOTS:
+        rows = json.loads((logged / f"{task}.json").read_text())["rows"]
+        assert list(rows[0]) == ["task", "label", "slice", "n", "metric", "value", "low", "high"]
+        assert {row["task"] for row in rows} == {task}
+        assert "| all |" in (logged / f"{task}.md").read_text()
+
+
+def test_the_slice_of_all_users_repeats_the_evaluation(registry, inputs):
+    made = evaluate(registry, CONFIG, *inputs, "recommendation")
+    rows = json.loads((storage.local_folder(made["uri"], registry.scratch) / "slices" / "recommendation.json").read_text())["rows"]
+    everybody = {row["metric"]: row["value"] for row in rows if row["slice"] == "all"}
+    assert everybody == made["facts"]["metrics"]
 
 
 def test_one_view_only_is_drawn_without_an_atlas(registry, client):
