@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mfn_core.schema import View
+
 
 class Config(BaseModel):
     """Frozen settings that refuse unknown keys."""
@@ -42,25 +44,50 @@ class DatasetConfig(Config):
     num_shards: int = Field(4, ge=1, le=4096, description="Files that the dataset is spread over, by user hash.")
 
 
-class NetworkConfig(Config):
-    """The network. Defaults are the settings of the source; docs/model.md lists the departures."""
+_WIDTHS = {"default": 128, "paper": 200}
 
-    width: int = Field(200, ge=8, le=2048, description="Width D of embeddings, encoders and the user representation.")
+
+class NetworkConfig(Config):
+    """The network; docs/model.md lists where the default departs from the source, and what each departure gives."""
+
+    preset: Literal["default", "paper"] = Field(
+        "default",
+        description="default: the network that docs/model.md measures. paper: the network of the source's figure, trained as there.",
+    )
+    width: int | None = Field(
+        None, ge=8, le=2048, description="Width D of embeddings and encoders. Empty: 128; 200, the source's, in the paper preset."
+    )
     num_layers: int = Field(2, ge=1, le=24, description="Transformer layers of each view.")
     num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide the width into heads of even width.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout probability.")
-    max_macro_length: int = Field(100, ge=1, le=4096, description="Latest app events read per user.")
-    max_micro_length: int = Field(100, ge=1, le=4096, description="Latest item events read per user.")
+    max_macro_length: int = Field(200, ge=1, le=4096, description="Latest app events read per user.")
+    max_micro_length: int = Field(200, ge=1, le=4096, description="Latest item events read per user.")
     num_alignment_filters: int = Field(
         16, ge=1, le=512, description="Row filters, and as many column filters, of the alignment convolution."
     )
+    num_successors: int = Field(32, ge=1, le=1024, description="Most frequent successors kept per item for the next-item score.")
+    transition_window: int = Field(5, ge=1, le=100, description="Latest items whose successors add to the next-item score.")
+    views: tuple[View, ...] = Field(("macro", "micro"), min_length=1, description="Views the network reads; one alone for comparison.")
+    product: bool = Field(True, description="Let readers multiply the views. Off: for comparison.")
+    alignment: bool = Field(True, description="Let readers see the alignment of the categories. Off: for comparison.")
+    gate: bool = Field(True, description="Weigh the experts of each label by a gate. Off: for comparison.")
+
+    @property
+    def encoder_width(self) -> int:
+        """The width, or what the preset says where it is empty."""
+        return self.width or _WIDTHS[self.preset]
 
 
 class TrainingConfig(Config):
     """Optimization and stopping."""
 
     seed: int = Field(0, ge=0, description="Fixes initial weights, batch order and dropout.")
-    batch_size: int = Field(256, ge=2, le=65_536, description="Users per training step.")
+    batch_size: int | None = Field(
+        None,
+        ge=2,
+        le=65_536,
+        description="Users per training step. Empty: a 48th of the users as a power of two, from 32 to the source's 256.",
+    )
     evaluation_batch_size: int = Field(512, ge=1, le=65_536, description="Users per evaluation step.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
@@ -68,10 +95,18 @@ class TrainingConfig(Config):
     patience: int = Field(5, ge=1, le=1000, description="Epochs without a better validation score before training stops.")
     max_minutes: float = Field(600, gt=0, description="Training stops after the first epoch that ends past this many minutes.")
     gradient_clip: float = Field(5.0, gt=0, description="Upper limit of the gradient norm.")
-    activity_weight: float = Field(0.5, ge=0, le=100, description="Weight of the activity loss; the next-item loss has weight 1.")
-    attribute_weight: float = Field(0.5, ge=0, le=100, description="Weight of the mean attribute loss.")
-    mutual_information_weight: float = Field(0.1, ge=0, le=100, description="Weight of the mutual-information (InfoNCE) loss.")
-    temperature: float = Field(0.2, gt=0, le=10, description="Temperature of InfoNCE.")
+    activity_weight: float = Field(
+        0.5, ge=0, le=100, description="Weight of the activity loss (paper preset); the next-item loss has weight 1."
+    )
+    attribute_weight: float = Field(0.5, ge=0, le=100, description="Weight of the mean attribute loss (paper preset).")
+    next_app_weight: float = Field(0.5, ge=0, le=100, description="Weight of the next-app loss (default preset).")
+    mutual_information_weight: float = Field(
+        0.1, ge=0, le=100, description="Weight of the mutual-information (InfoNCE) loss. In the default preset only 0 matters: off."
+    )
+    temperature: float = Field(0.2, gt=0, le=10, description="Temperature of InfoNCE (paper preset).")
+    averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of weights that is kept (default preset).")
+    head_epochs: int = Field(60, ge=1, le=10_000, description="Upper limit of passes that a label's reader learns from (default preset).")
+    head_patience: int = Field(10, ge=1, le=1000, description="Passes without a better validation loss before a reader stops.")
     mask_seen: bool = Field(True, description="Full ranking leaves out items the user has already met, except the target.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train. auto: cuda where there is one.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -90,4 +125,10 @@ class SimulationConfig(Config):
     num_items: int = Field(600, ge=20, description="Items.")
     num_item_categories: int = Field(12, ge=2, description="Item categories.")
     events_per_user: float = Field(60.0, gt=0, description="Mean events per user and view.")
+    world: Literal["mixed", "agreement", "product", "foretelling", "additive", "one_view", "correspondence"] = Field(
+        "mixed",
+        description="What is planted. agreement: activity from agreement of the views; product: attributes from products of the views; "
+        "foretelling: apps that foretell items; mixed: all three; one_view: mixed, but a third of the users have one view only; "
+        "additive: nothing that takes both views at once; correspondence: app categories lead to item categories by degrees.",
+    )
     seed: int = Field(0, ge=0, description="The same seed writes the same rows.")

@@ -18,9 +18,7 @@ from deploy.local.processes import Processes
 from mfn_core.errors import ConfigError, MFNError
 from mfn_core.schema import LOGS, View
 
-# What the training of a demo may take: somebody waits for it. Batches of the source's 256 would be few steps on so few users. All
-# other settings are the defaults.
-_BATCH_SIZE = 64
+# What the training of a demo may take: somebody waits for it. All other settings are the defaults.
 _SIMULATED_MINUTES = 1.5
 _LEAST_MINUTES, _MOST_MINUTES = 4, 12
 _ROWS_PER_MINUTE = 100_000
@@ -101,7 +99,7 @@ def _plan(meant: Installation) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"mfn_ingest_{LOGS[view].dataset}", {}
     yield "mfn_ingest_users", {}
     yield "mfn_validate", {}
-    yield "mfn_train", {"batch_size": _BATCH_SIZE, "max_minutes": _SIMULATED_MINUTES if meant.data is None else _minutes(meant)}
+    yield "mfn_train", {"max_minutes": _SIMULATED_MINUTES if meant.data is None else _minutes(meant)}
     yield "mfn_promote", {}
     yield "mfn_score", {}
 

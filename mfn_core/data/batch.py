@@ -26,6 +26,7 @@ class Batch:
     micro_lengths_B: Tensor  # int64, 0 for an absent view
     asof_BL: Tensor  # int64, as long as the micro view
     targets_BL: Tensor  # int64, micro id to learn or rank at a position; PAD where there is none; UNKNOWN (to rank) is a sure miss
+    query_time_B: Tensor  # int64 seconds UTC the user is asked about; without one, the time of the latest event
     activity_B: Tensor  # float32 0 or 1; nan where unlabelled
     attributes_BA: Tensor  # int64 class; -1 where unlabelled
 

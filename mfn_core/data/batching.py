@@ -62,7 +62,8 @@ def collate(
         max_micro_length: at least 1.
         activity_B: label per user of ``histories``, -1 where unlabelled.
         attributes_BA: class per user of ``histories`` and attribute, -1 where unlabelled.
-        query_time: seconds UTC; the as-of position of the last micro event sees the app events strictly before it. None: all.
+        query_time: seconds UTC the users are asked about; the as-of position of the last micro event sees the app events strictly
+            before it. None: the time of each user's latest event; all app events are seen.
     """
     rows_B = np.array(rows, np.int64)
     macro, micro = histories.macro, histories.micro
@@ -80,6 +81,8 @@ def collate(
     if query_time is not None and not is_ranking:
         late_B = (macro_window.mask_BL & (macro_times_BL >= query_time)).sum(axis=1)
         visible_B = visible_B - late_B
+    micro_times_BL = micro_window.gather(micro.times)
+    asked_B = np.maximum(macro_times_BL.max(axis=1), micro_times_BL.max(axis=1)) if query_time is None else np.full(len(rows_B), query_time)
     targets_BL = _targets(histories, micro_window, prefix)
     return Batch(
         rows_B=torch.from_numpy(rows_B),
@@ -89,10 +92,11 @@ def collate(
         macro_lengths_B=torch.from_numpy(macro_window.lengths_B),
         micro_ids_BL=torch.from_numpy(micro_window.gather(micro.ids)),
         micro_categories_BL=torch.from_numpy(micro_window.gather(micro.categories)),
-        micro_times_BL=torch.from_numpy(micro_window.gather(micro.times)),
+        micro_times_BL=torch.from_numpy(micro_times_BL),
         micro_lengths_B=torch.from_numpy(micro_window.lengths_B),
         asof_BL=torch.from_numpy(_asof(histories, macro_window, micro_window, visible_B)),
         targets_BL=torch.from_numpy(targets_BL),
+        query_time_B=torch.from_numpy(asked_B.astype(np.int64)),
         activity_B=torch.from_numpy(_activity(activity_B, rows_B)),
         attributes_BA=torch.from_numpy(_attributes(attributes_BA, rows_B)),
     )

@@ -14,7 +14,6 @@ from mfn_core.data.batch import Batch
 from mfn_core.data.batching import Prefix, batches, collate
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.model.bundle import Bundle, load_bundle
-from mfn_core.model.network import Outputs
 from mfn_core.model.ranking import target_ranks, top_items
 from mfn_core.schema import DOWNSTREAM_TASKS, UNKNOWN, DownstreamTask
 from mfn_core.training.device import pick_device
@@ -85,15 +84,15 @@ class Predictor:
         histories = _before(histories, query_time)
         rows = np.arange(len(histories), dtype=np.int64) if rows is None else rows
         sink = _Sink(len(rows), self)
-        for positions, batch, outputs in self._forward(histories, rows, "full", batch_size, query_time=query_time):
+        for positions, batch in self._batches(histories, rows, "full", batch_size, query_time=query_time):
+            outputs = self._network(batch)
             sink.user_BD[positions] = _numpy(outputs.user_BD)
             sink.activity_B[positions] = _numpy(torch.sigmoid(outputs.activity_logits_B.float()))
             for name, logits in zip(self.bundle.attribute_classes, outputs.attribute_logits, strict=True):
                 sink.attributes[name][positions] = _numpy(torch.softmax(logits.float(), dim=-1))
             if "recommendation" in self.tasks:
                 seen_BL = self._seen(histories.micro, rows[positions], dropped=0) if mask_seen else None
-                query_BD = self._network.last_query_BD(outputs, batch).float()
-                ids_BK, scores_BK = top_items(query_BD, self._network.item_weight_ND.float(), top_k, seen_BL)
+                ids_BK, scores_BK = top_items(self._network.last_item_scores(outputs.encoded, batch), top_k, seen_BL)
                 self._keep_items(sink, positions, _numpy(ids_BK), _numpy(scores_BK))
         return Predictions(
             user_ids=histories.user_ids[rows],
@@ -130,11 +129,11 @@ class Predictor:
         dropped = 1 if prefix == "test" else 2
         target_B = histories.micro.ids[histories.micro.offsets[rows + 1] - dropped]
         ranks_B = np.empty(len(rows), np.float32)
-        for positions, batch, outputs in self._forward(histories, rows, prefix, batch_size, held_out_B=held_out_B):
+        for positions, batch in self._batches(histories, rows, prefix, batch_size, held_out_B=held_out_B):
             seen_BL = self._seen(histories.micro, rows[positions], dropped) if mask_seen else None
-            query_BD = self._network.last_query_BD(outputs, batch).float()
+            scores = self._network.last_item_scores(self._network.encode(batch), batch)
             targets = torch.as_tensor(target_B[positions].astype(np.int64), device=self.device)
-            ranks_B[positions] = _numpy(target_ranks(query_BD, self._network.item_weight_ND.float(), targets, seen_BL))
+            ranks_B[positions] = _numpy(target_ranks(scores, targets, seen_BL))
         return ranks_B
 
     @torch.inference_mode()
@@ -149,12 +148,12 @@ class Predictor:
         both = (histories.macro.lengths > 0) & (histories.micro.lengths > 0)
         rows = rows[both[rows]]
         total: NDArray[np.float64] | None = None
-        for _, _, outputs in self._forward(histories, rows, "full", batch_size, query_time=query_time):
-            part = _numpy(outputs.alignment_BGK.double().sum(0))
+        for _, batch in self._batches(histories, rows, "full", batch_size, query_time=query_time):
+            part = _numpy(self._network(batch).alignment_BGK.double().sum(0))
             total = part if total is None else total + part
         return None if total is None else total / len(rows)
 
-    def _forward(
+    def _batches(
         self,
         histories: Histories,
         rows: NDArray[np.int64],
@@ -163,8 +162,8 @@ class Predictor:
         *,
         held_out_B: NDArray[np.int8] | None = None,
         query_time: int | None = None,
-    ) -> Iterator[tuple[NDArray[np.int64], Batch, Outputs]]:
-        """Positions in ``rows``, batch and outputs, users of like length together."""
+    ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Positions in ``rows`` and batch, users of like length together."""
         held_out_B = np.zeros(len(histories), np.int8) if held_out_B is None else held_out_B
         lengths = np.maximum(histories.macro.lengths, histories.micro.lengths)[rows]
         for positions in batches(lengths, batch_size, shuffle=False):
@@ -177,7 +176,7 @@ class Predictor:
                 max_micro_length=self.bundle.config.max_micro_length,
                 query_time=query_time,
             ).to(self.device)
-            yield positions, batch, self._network(batch)
+            yield positions, batch
 
     def _seen(self, micro: ViewHistories, rows: NDArray[np.int64], dropped: int) -> Tensor:
         return torch.as_tensor(micro.padded_ids(rows, dropped=dropped), device=self.device)
@@ -195,7 +194,7 @@ class _Sink:
 
     def __init__(self, num_users: int, predictor: Predictor) -> None:
         bundle = predictor.bundle
-        self.user_BD = np.zeros((num_users, bundle.config.width), np.float32)
+        self.user_BD = np.zeros((num_users, bundle.network.user_width), np.float32)
         self.activity_B = np.zeros(num_users, np.float32)
         self.attributes = {name: np.zeros((num_users, len(classes)), np.float32) for name, classes in bundle.attribute_classes.items()}
         self.items: list[NDArray[np.object_]] = [np.empty(0, object)] * num_users

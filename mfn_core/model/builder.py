@@ -1,16 +1,21 @@
 """From settings and vocabularies to a network: the one place that unpacks them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mfn_core.config import NetworkConfig
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.errors import ConfigError
 from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.paper import PaperNetwork
+from mfn_core.model.reader import Fusion
+
+_DEFAULT_ONLY = {"views": ("macro", "micro"), "product": True, "alignment": True, "gate": True}
+
+Network = MacroMicroFusionNetwork | PaperNetwork
 
 
-def build_network(
-    config: NetworkConfig, vocabularies: Vocabularies, attribute_classes: Mapping[str, Sequence[str]]
-) -> MacroMicroFusionNetwork:
+def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_classes: Mapping[str, Sequence[str]]) -> Network:
     """A network with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -19,21 +24,35 @@ def build_network(
         attribute_classes: Classes of each attribute; one head per attribute, in this order.
 
     Raises:
-        ConfigError: The heads do not divide the width into even parts.
+        ConfigError: The heads do not divide the width into even parts, or a setting does not fit the preset.
     """
-    if config.width % (2 * config.num_heads):
-        raise ConfigError(f"num_heads={config.num_heads} does not divide width={config.width} into heads of an even width; change either.")
+    width, num_heads = config.encoder_width, config.num_heads
+    if width % (2 * num_heads):
+        raise ConfigError(f"num_heads={num_heads} does not divide width={width} into heads of an even width; change either.")
+    if config.preset == "paper":
+        changed = [name for name, default in _DEFAULT_ONLY.items() if getattr(config, name) != default]
+        if changed:
+            raise ConfigError(f"{', '.join(changed)} cannot be changed with preset=paper; leave the default, or set preset=default.")
+    shared: dict[str, Any] = {
+        "num_macro_ids": len(vocabularies.macro_id),
+        "num_macro_categories": len(vocabularies.macro_category),
+        "num_micro_ids": len(vocabularies.micro_id),
+        "num_micro_categories": len(vocabularies.micro_category),
+        "attribute_sizes": [len(classes) for classes in attribute_classes.values()],
+        "width": width,
+        "num_layers": config.num_layers,
+        "num_heads": num_heads,
+        "dropout": config.dropout,
+        "max_macro_length": config.max_macro_length,
+        "max_micro_length": config.max_micro_length,
+    }
+    if config.preset == "paper":
+        return PaperNetwork(**shared, num_alignment_filters=config.num_alignment_filters)
+    fusion = Fusion(config.product, config.alignment, config.gate, config.num_alignment_filters)
     return MacroMicroFusionNetwork(
-        num_macro_ids=len(vocabularies.macro_id),
-        num_macro_categories=len(vocabularies.macro_category),
-        num_micro_ids=len(vocabularies.micro_id),
-        num_micro_categories=len(vocabularies.micro_category),
-        attribute_sizes=[len(classes) for classes in attribute_classes.values()],
-        width=config.width,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        max_macro_length=config.max_macro_length,
-        max_micro_length=config.max_micro_length,
-        num_alignment_filters=config.num_alignment_filters,
+        **shared,
+        num_successors=config.num_successors,
+        transition_window=config.transition_window,
+        views=config.views,
+        fusion=fusion,
     )

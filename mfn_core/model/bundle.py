@@ -22,8 +22,7 @@ from pydantic import ValidationError
 from mfn_core.config import NetworkConfig
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.errors import ArtifactError
-from mfn_core.model.builder import build_network
-from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.builder import Network, build_network
 
 _CONTENTS = "bundle.json"
 _WEIGHTS = "weights.npz"
@@ -34,7 +33,7 @@ _VOCABULARIES = "vocabularies"
 class Bundle:
     """A loaded bundle; the network is in evaluation mode, on the CPU."""
 
-    network: MacroMicroFusionNetwork
+    network: Network
     config: NetworkConfig
     vocabularies: Vocabularies
     attribute_classes: dict[str, tuple[str, ...]]
@@ -43,7 +42,7 @@ class Bundle:
 
 def save_bundle(
     folder: Path,
-    network: MacroMicroFusionNetwork,
+    network: Network,
     config: NetworkConfig,
     vocabularies: Vocabularies,
     attribute_classes: Mapping[str, Sequence[str]],
@@ -97,7 +96,7 @@ def _read_contents(path: Path) -> tuple[NetworkConfig, dict[str, tuple[str, ...]
         raise ArtifactError(f"{path} cannot be read as a bundle's contents ({error}); train again with this version.") from error
 
 
-def _load_weights(network: MacroMicroFusionNetwork, path: Path) -> None:
+def _load_weights(network: Network, path: Path) -> None:
     expected = network.state_dict()
     stored = _read_weights(path)
     remedy = "the bundle mixes files of different models; copy or train it whole."

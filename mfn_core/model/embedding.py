@@ -57,4 +57,8 @@ class EventEmbedding(nn.Module):
 
     def forward(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor) -> Tensor:
         """Events [B, L, D]; vectors at padding are finite and mean nothing."""
-        return self.dropout(self.ids(ids_BL) + self.categories(categories_BL) + self.gaps(gap_buckets(times_BL, self.boundaries)))
+        return self.dropout(self.meaning(ids_BL, categories_BL) + self.gaps(gap_buckets(times_BL, self.boundaries)))
+
+    def meaning(self, ids_BL: Tensor, categories_BL: Tensor) -> Tensor:
+        """What the events are, whenever they happened [B, L, D]; zero at padding."""
+        return self.ids(ids_BL) + self.categories(categories_BL)

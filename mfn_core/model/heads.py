@@ -1,10 +1,14 @@
 """What is read off the user representation and the hidden states: the three downstream tasks."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.encoder import gather_events
+
+_INITIAL_STD = 0.05  # as the embeddings
 
 
 class ClassificationHead(nn.Module):
@@ -17,6 +21,20 @@ class ClassificationHead(nn.Module):
     def forward(self, user_BD: Tensor) -> Tensor:
         """Logits [B, num_logits]."""
         return self.layers(user_BD)
+
+
+class CatalogueHead(nn.Module):
+    """What a query is multiplied with: a table of its own, apart from the one that events are read with, and a bias per entry."""
+
+    def __init__(self, *, num_ids: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_ids, width).normal_(std=_INITIAL_STD))
+        self.bias = nn.Parameter(torch.zeros(num_ids))
+
+    def start_from(self, share_N: NDArray[np.float64]) -> None:
+        """Set the biases to the log of the entries' shares of the events."""
+        with torch.no_grad():
+            self.bias.copy_(torch.from_numpy(np.log(share_N) - np.log(share_N).mean()))
 
 
 class NextItemQuery(nn.Module):

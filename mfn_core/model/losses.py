@@ -1,9 +1,9 @@
-"""What the network is trained on: next item, activity, attributes, and the mutual information of the two views.
+"""What the networks are trained on: what comes next, and in the paper preset activity, attributes and mutual information beside it.
 
-total = next item + w_activity activity + w_attribute attribute + w_information InfoNCE. A loss without a label in the batch is 0.
+A loss without a label in the batch is 0. The default network's readers and affinity learn afterwards, see ``training/labels.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,33 +14,47 @@ from torch.nn import functional
 
 from mfn_core.config import TrainingConfig
 from mfn_core.data.batch import Batch
-from mfn_core.model.network import MacroMicroFusionNetwork, Outputs
-from mfn_core.schema import UNKNOWN
+from mfn_core.model.builder import Network
+from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.outputs import Encoded
+from mfn_core.model.paper import PaperNetwork
+from mfn_core.model.scoring import ItemScores
+from mfn_core.schema import PAD, UNKNOWN
 
-_MAX_LOGITS_PER_CHUNK = 2**21
+_MAX_SCORES_PER_CHUNK = 2**21
 _FIRST_ITEM = UNKNOWN + 1
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars; ``total`` is the weighted sum to minimize, the others are unweighted."""
+    """Scalars; ``total`` is the weighted sum to minimize, the others are unweighted. What a preset does not minimize is 0."""
 
     total: Tensor
     next_item: Tensor
+    next_app: Tensor
     activity: Tensor
     attribute: Tensor
     mutual_information: Tensor
 
 
-def total_loss(network: MacroMicroFusionNetwork, batch: Batch, config: TrainingConfig) -> Losses:
-    """Runs the network on a batch and weighs its losses."""
+def sequence_loss(network: MacroMicroFusionNetwork, batch: Batch, config: TrainingConfig) -> Losses:
+    """What the encoders of the default network learn from: the next item and the next app, at all positions."""
+    encoded = network.encode(batch)
+    next_item = next_item_loss(network, encoded, batch)
+    next_app = next_app_loss(network, encoded, batch)
+    none = torch.zeros_like(next_item)
+    return Losses(next_item + config.next_app_weight * next_app, next_item, next_app, none, none, none)
+
+
+def joint_loss(network: PaperNetwork, batch: Batch, config: TrainingConfig) -> Losses:
+    """What all of the source's network learns from at once."""
     outputs = network(batch)
-    next_item = next_item_loss(network, outputs, batch)
+    next_item = next_item_loss(network, outputs.encoded, batch)
     activity = activity_loss(outputs.activity_logits_B, batch.activity_B)
     attribute = attribute_loss(outputs.attribute_logits, batch.attributes_BA)
     both_views_B = (batch.macro_lengths_B > 0) & (batch.micro_lengths_B > 0)
     mutual_information = mutual_information_loss(
-        outputs.user_macro_BD, outputs.user_micro_BD, batch.rows_B, both_views_B, config.temperature
+        outputs.encoded.user_macro_BD, outputs.encoded.user_micro_BD, batch.rows_B, both_views_B, config.temperature
     )
     total = (
         next_item
@@ -48,69 +62,82 @@ def total_loss(network: MacroMicroFusionNetwork, batch: Batch, config: TrainingC
         + config.attribute_weight * attribute
         + config.mutual_information_weight * mutual_information
     )
-    return Losses(total, next_item, activity, attribute, mutual_information)
+    return Losses(total, next_item, torch.zeros_like(next_item), activity, attribute, mutual_information)
 
 
-def next_item_loss(network: MacroMicroFusionNetwork, outputs: Outputs, batch: Batch) -> Tensor:
+def next_item_loss(network: Network, encoded: Encoded, batch: Batch) -> Tensor:
     """Mean cross-entropy of the next item over the whole catalogue, at every position that has one to learn.
 
     PAD and UNKNOWN are neither targets nor rivals: positions with such a target are left out, and the softmax runs over
     the items from ``UNKNOWN + 1`` on.
     """
-    targets = batch.targets_BL.flatten()
-    positions = torch.nonzero(targets > UNKNOWN).squeeze(1)
-    queries = network.next_item_queries(outputs, batch).flatten(0, 1).index_select(0, positions)
-    items = network.item_weight_ND[_FIRST_ITEM:]
-    return catalogue_cross_entropy(queries, items, targets.index_select(0, positions) - _FIRST_ITEM)
+    return _next_loss(lambda positions_P: network.next_item_scores(encoded, batch, positions_P), batch.targets_BL)
 
 
-def catalogue_cross_entropy(query_PD: Tensor, item_weight_ND: Tensor, target_P: Tensor) -> Tensor:
-    """Mean softmax cross-entropy of P queries against all N items, without ever holding [P, N] logits.
+def next_app_loss(network: MacroMicroFusionNetwork, encoded: Encoded, batch: Batch) -> Tensor:
+    """The same of the next app, at every macro position but the last."""
+    following_BL = functional.pad(batch.macro_ids_BL[:, 1:], (0, 1), value=PAD)
+    return _next_loss(lambda positions_P: network.next_app_scores(encoded, positions_P), following_BL)
 
-    Equals ``cross_entropy(query_PD @ item_weight_ND.T, target_P)``; 0 where P is 0. Under autocast the products run in
-    the autocast type, the softmax and the sums over chunks in float32.
+
+def _next_loss(scores_of: Callable[[Tensor], ItemScores], targets_BL: Tensor) -> Tensor:
+    targets = targets_BL.flatten()
+    positions_P = torch.nonzero(targets > UNKNOWN).squeeze(1)
+    return catalogue_cross_entropy(scores_of(positions_P).without(_FIRST_ITEM), targets[positions_P] - _FIRST_ITEM)
+
+
+def catalogue_cross_entropy(scores: ItemScores, target_P: Tensor) -> Tensor:
+    """Mean softmax cross-entropy at P positions over all N items, without ever holding [P, N] scores.
+
+    0 where P is 0. Under autocast the products run in the autocast type, the softmax and the sums over chunks in float32.
     """
-    return _CatalogueCrossEntropy.apply(query_PD, item_weight_ND, target_P)
+    return _CatalogueCrossEntropy.apply(scores.query_PD, scores.weight_ND, scores.bias_N, scores.successors_PM, scores.gains_PM, target_P)
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
-    """Computes the gradients beside the loss, chunk by chunk of positions, while the logits are at hand."""
+    """Computes the gradients beside the loss, chunk by chunk of positions, while the scores are at hand."""
 
     @staticmethod
-    def forward(ctx: Any, query_PD: Tensor, item_weight_ND: Tensor, target_P: Tensor) -> Tensor:
-        """The loss; its gradients are kept for ``backward``."""
+    def forward(
+        ctx: Any, query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, successors_PM: Tensor, gains_PM: Tensor, target_P: Tensor
+    ) -> Tensor:
+        """See ``catalogue_cross_entropy``; which inputs want gradients is told by ``ctx.needs_input_grad``."""
         device = query_PD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query_PD.dtype
-        wants_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         loss = query_PD.new_zeros((), dtype=torch.float32)
-        query_gradient = torch.zeros_like(query_PD) if wants_gradient else None
-        item_gradient = torch.zeros_like(item_weight_ND) if wants_gradient else None
+        gradients = (
+            tuple(torch.zeros_like(tensor) for tensor in (query_PD, weight_ND, bias_N, gains_PM)) if any(ctx.needs_input_grad) else ()
+        )
         with torch.autocast(device, enabled=False):
-            queries, items = query_PD.to(dtype), item_weight_ND.to(dtype)
-            chunk = max(1, _MAX_LOGITS_PER_CHUNK // max(1, len(items)))
+            queries, items, bias = query_PD.to(dtype), weight_ND.to(dtype), bias_N.float()
+            chunk = max(1, _MAX_SCORES_PER_CHUNK // max(1, len(items)))
             for start in range(0, len(queries), chunk):
                 rows = slice(start, start + chunk)
-                logits = (queries[rows] @ items.T).float()
-                log_normalizer = logits.logsumexp(1, keepdim=True)
-                target = target_P[rows, None]
-                loss += (log_normalizer - logits.gather(1, target)).sum() / len(queries)
-                if query_gradient is None or item_gradient is None:
+                scores_CN = (queries[rows] @ items.T).float().add_(bias)
+                scores_CN.scatter_add_(1, successors_PM[rows], gains_PM[rows].float())
+                log_normalizer_C1 = scores_CN.logsumexp(1, keepdim=True)
+                target_C1 = target_P[rows, None]
+                loss += (log_normalizer_C1 - scores_CN.gather(1, target_C1)).sum() / len(queries)
+                if not gradients:
                     continue
-                # d loss / d logits = (softmax - one-hot) / P, in the memory of the logits.
-                gradient = logits.sub_(log_normalizer).exp_()
-                gradient.scatter_add_(1, target, torch.full_like(target, -1, dtype=gradient.dtype))
-                gradient = gradient.div_(len(queries)).to(dtype)
-                query_gradient[rows] = gradient @ items
-                item_gradient += gradient.T @ queries[rows]
-        ctx.save_for_backward(query_gradient, item_gradient)
+                # d loss / d scores = (softmax - one-hot) / P, in the memory of the scores.
+                gradient_CN = scores_CN.sub_(log_normalizer_C1).exp_()
+                gradient_CN.scatter_add_(1, target_C1, torch.full_like(target_C1, -1, dtype=gradient_CN.dtype))
+                gradient_CN.div_(len(queries))
+                gradients[2].add_(gradient_CN.sum(0))
+                gradients[3][rows] = gradient_CN.gather(1, successors_PM[rows])
+                gradient_CN = gradient_CN.to(dtype)
+                gradients[0][rows] = gradient_CN @ items
+                gradients[1].add_(gradient_CN.T @ queries[rows])
+        ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scales the kept gradients."""
-        query_gradient, item_gradient = ctx.saved_tensors
-        return grad_loss * query_gradient, grad_loss * item_gradient, None
+        query, weight, bias, gains = (grad_loss * gradient for gradient in ctx.saved_tensors)
+        return query, weight, bias, None, gains, None
 
 
 def activity_loss(activity_logits_B: Tensor, activity_B: Tensor) -> Tensor:

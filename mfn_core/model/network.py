@@ -1,36 +1,34 @@
-"""The Macro-Micro Fusion Network (Bian et al., WWW 2021)."""
+"""The Macro-Micro Fusion Network as it is trained by default: encoders that serve no label, readers that serve one each.
+
+The encoders learn what comes next in either view, the affinity which categories go together, and the readers one label each. The
+network of the source's figure, where one gate and one representation serve all, is ``paper.py``.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mfn_core.data.batch import Batch
-from mfn_core.model.alignment import CategoryAlignment
+from mfn_core.data.histories import Histories
+from mfn_core.model.affinity import CategoryAffinity
+from mfn_core.model.alignment import CategoryPooling
 from mfn_core.model.encoder import ViewEncoder
-from mfn_core.model.fusion import GatedFusion
-from mfn_core.model.heads import ClassificationHead, NextItemQuery
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Everything the network says about a batch."""
-
-    macro_hidden_BLD: Tensor
-    micro_hidden_BLD: Tensor
-    user_macro_BD: Tensor  # u_g, zero where the view is empty
-    user_micro_BD: Tensor  # u_l, zero where the view is empty
-    alignment_BGK: Tensor  # M_u, rows and columns in vocabulary order
-    macro_attention_BG: Tensor  # a_g
-    micro_attention_BK: Tensor  # a_l
-    gate_B3D: Tensor  # weights of u_g, m and u_l
-    user_BD: Tensor  # u
-    activity_logits_B: Tensor
-    attribute_logits: list[Tensor]  # [B, classes] each, in the order of attribute_sizes
+from mfn_core.model.evidence import Evidence, gather_evidence
+from mfn_core.model.experts import Sizes
+from mfn_core.model.heads import CatalogueHead, NextItemQuery
+from mfn_core.model.outputs import Encoded, Outputs, encode
+from mfn_core.model.reader import NUM_READINGS, READING_WIDTH, Fusion, LabelReader, read, readers_of
+from mfn_core.model.scoring import ItemScores
+from mfn_core.model.transitions import Transitions, item_shares
+from mfn_core.schema import PAD, View
 
 
 class MacroMicroFusionNetwork(nn.Module):
-    """Two views, their alignment by category, a gate, and three downstream tasks.
+    """Two views, their alignment by category, and one reader per downstream label.
 
     Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. The forward pass never waits for
     the device: no value is read back, no shape depends on one.
@@ -50,9 +48,13 @@ class MacroMicroFusionNetwork(nn.Module):
         dropout: float,
         max_macro_length: int,
         max_micro_length: int,
-        num_alignment_filters: int,
+        num_successors: int,
+        transition_window: int,
+        views: tuple[View, ...],
+        fusion: Fusion,
     ) -> None:
         super().__init__()
+        self._views = views
         self.macro = ViewEncoder(
             num_ids=num_macro_ids,
             num_categories=num_macro_categories,
@@ -71,57 +73,103 @@ class MacroMicroFusionNetwork(nn.Module):
             dropout=dropout,
             max_length=max_micro_length,
         )
-        self.alignment = CategoryAlignment(
-            num_macro_categories=num_macro_categories,
-            num_micro_categories=num_micro_categories,
-            width=width,
-            num_filters=num_alignment_filters,
-        )
-        self.fusion = GatedFusion(width)
         self.next_item = NextItemQuery(width)
-        self.activity = ClassificationHead(width=width, num_logits=1, dropout=dropout)
-        self.attributes = nn.ModuleList(ClassificationHead(width=width, num_logits=size, dropout=dropout) for size in attribute_sizes)
+        self.items = CatalogueHead(num_ids=num_micro_ids, width=width)
+        self.next_app = nn.LayerNorm(width)
+        self.apps = CatalogueHead(num_ids=num_macro_ids, width=width)
+        self.successors = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=1)
+        self.neighbours = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=transition_window)
+        self.macro_pooling = CategoryPooling(num_categories=num_macro_categories, width=width)
+        self.micro_pooling = CategoryPooling(num_categories=num_micro_categories, width=width)
+        self.affinity = CategoryAffinity(width)
+        self.readers = readers_of(
+            [2, *attribute_sizes],
+            Sizes(2 * width, num_macro_categories, num_micro_categories),
+            fusion,
+            num_macro_ids=num_macro_ids,
+            num_micro_ids=num_micro_ids,
+        )
+        # u: both views' representations, and what each label's reader made of them.
+        self.user_width = 2 * width + len(self.readers) * NUM_READINGS * READING_WIDTH
 
     def forward(self, batch: Batch) -> Outputs:
-        """Represents B users; see ``next_item_queries`` for the recommendation task."""
-        macro_hidden_BLD, user_macro_BD = self.macro(
-            batch.macro_ids_BL, batch.macro_categories_BL, batch.macro_times_BL, batch.macro_lengths_B
-        )
-        micro_hidden_BLD, user_micro_BD = self.micro(
-            batch.micro_ids_BL, batch.micro_categories_BL, batch.micro_times_BL, batch.micro_lengths_B
-        )
-        alignment = self.alignment(macro_hidden_BLD, batch.macro_categories_BL, micro_hidden_BLD, batch.micro_categories_BL)
-        user_BD, gate_B3D = self.fusion(
-            user_macro_BD, alignment.vector_BD, user_micro_BD, batch.macro_lengths_B > 0, batch.micro_lengths_B > 0
-        )
+        """Represents B users; see ``next_item_scores`` for the recommendation task."""
+        encoded = self.encode(batch)
+        reading = read(self.evidence(encoded, batch), self.affinity)
+        activity, *attributes = (reader(reading) for reader in self.readers)
         return Outputs(
-            macro_hidden_BLD=macro_hidden_BLD,
-            micro_hidden_BLD=micro_hidden_BLD,
-            user_macro_BD=user_macro_BD,
-            user_micro_BD=user_micro_BD,
-            alignment_BGK=alignment.matrix_BGK,
-            macro_attention_BG=alignment.macro_attention_BG,
-            micro_attention_BK=alignment.micro_attention_BK,
-            gate_B3D=gate_B3D,
-            user_BD=user_BD,
-            activity_logits_B=self.activity(user_BD).squeeze(1),
-            attribute_logits=[head(user_BD) for head in self.attributes],
+            encoded=encoded,
+            alignment_BGK=reading.affinity_BGK * reading.macro_share_BG[:, :, None] * reading.micro_share_BK[:, None, :],
+            user_BD=torch.cat(
+                [encoded.user_macro_BD.float(), encoded.user_micro_BD.float(), activity[1], *(each[1] for each in attributes)], 1
+            ),
+            activity_logits_B=activity[0][:, 1] - activity[0][:, 0],
+            attribute_logits=[log_probabilities for log_probabilities, _ in attributes],
         )
 
-    def next_item_queries(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Queries [B, L, D] of the item that follows each micro position."""
-        return self.next_item(outputs.micro_hidden_BLD, outputs.macro_hidden_BLD, batch.asof_BL)
+    def encode(self, batch: Batch) -> Encoded:
+        """Both views; a view that is left out is as empty."""
+        encoded = encode(self.macro, self.micro, self._seen(batch))
+        if "macro" not in self._views:
+            encoded = replace(encoded, macro_hidden_BLD=torch.zeros_like(encoded.macro_hidden_BLD))
+        if "micro" not in self._views:
+            encoded = replace(encoded, micro_hidden_BLD=torch.zeros_like(encoded.micro_hidden_BLD))
+        return encoded
 
-    def last_query_BD(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Queries [B, D] of the item that follows the whole micro history.
+    def count(self, histories: Histories, held_out_B: NDArray[np.int8]) -> None:
+        """Counts what follows what, and how often each item and app occurs, in the events that are not held out."""
+        for table in (self.successors, self.neighbours):
+            table.fit(histories.micro, held_out_B)
+        self.items.start_from(item_shares(histories.micro, held_out_B, len(self.items.bias)))
+        self.apps.start_from(item_shares(histories.macro, np.zeros_like(held_out_B), len(self.apps.bias)))
 
-        An empty micro history leaves the macro term alone, without either the query is LayerNorm's bias: what suits everybody.
+    def evidence(self, encoded: Encoded, batch: Batch) -> Evidence:
+        """What the readers see of the batch."""
+        return gather_evidence(encoded, self._seen(batch), self.macro, self.micro, (self.macro_pooling, self.micro_pooling))
+
+    def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor) -> ItemScores:
+        """Scores of the item that follows each of the flat micro positions, in training: without the counts of that very transition."""
+        query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
+        users_P, steps_P = positions_P // batch.micro_ids_BL.shape[1], positions_P % batch.micro_ids_BL.shape[1]
+        targets_P = batch.targets_BL.flatten()[positions_P]
+        return self._item_scores(query_BLD.flatten(0, 1)[positions_P], batch, users_P, steps_P, targets_P)
+
+    def last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
+        """Scores of the item that follows the whole micro history.
+
+        An empty micro history leaves the macro term alone, without either the scores are the biases: what suits everybody.
         Its ``asof_BL[:, 0]`` is the last app event before the query time.
         """
-        asof_B1 = batch.asof_BL.gather(1, (batch.micro_lengths_B - 1).clamp(min=0)[:, None])
-        return self.next_item(outputs.user_micro_BD[:, None, :], outputs.macro_hidden_BLD, asof_B1).squeeze(1)
+        last_B = (batch.micro_lengths_B - 1).clamp(min=0)
+        query_BD = self.next_item(
+            encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B[:, None])
+        ).squeeze(1)
+        return self._item_scores(query_BD, batch, torch.arange(len(last_B), device=last_B.device), last_B, None)
+
+    def next_app_scores(self, encoded: Encoded, positions_P: Tensor) -> ItemScores:
+        """Scores of the app that follows each of the flat macro positions."""
+        query_PD = self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P])
+        no_successors_P0 = query_PD.new_empty(len(query_PD), 0)
+        return ItemScores(query_PD, self.apps.weight, self.apps.bias, no_successors_P0.long(), no_successors_P0)
 
     @property
-    def item_weight_ND(self) -> Tensor:
-        """The item table, tied: items are scored with the embeddings they are read with. PAD and UNKNOWN are never ranked."""
-        return self.micro.embedding.ids.weight
+    def label_readers(self) -> list[LabelReader]:
+        """Of activity, then of each attribute."""
+        return [reader for reader in self.readers if isinstance(reader, LabelReader)]
+
+    def _item_scores(self, query_PD: Tensor, batch: Batch, users_P: Tensor, steps_P: Tensor, targets_P: Tensor | None) -> ItemScores:
+        ids_BL = self._seen(batch).micro_ids_BL
+        tables = [table(ids_BL, users_P, steps_P, targets_P) for table in (self.successors, self.neighbours)]
+        successors_PM, gains_PM = (torch.cat(parts, 1) for parts in zip(*tables, strict=True))
+        return ItemScores(query_PD, self.items.weight, self.items.bias, successors_PM, gains_PM)
+
+    def _seen(self, batch: Batch) -> Batch:
+        """The batch without the events of a view that is left out."""
+        for view in ("macro", "micro"):
+            if view not in self._views:
+                blank = {
+                    f"{view}_{part}": torch.full_like(getattr(batch, f"{view}_{part}"), PAD)
+                    for part in ("ids_BL", "categories_BL", "times_BL", "lengths_B")
+                }
+                batch = replace(batch, **blank)
+        return batch

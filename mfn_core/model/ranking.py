@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
 _MAX_SCORES_PER_BLOCK = 2**24
 
 
-def target_ranks(query_BD: Tensor, item_weight_ND: Tensor, target_B: Tensor, seen_BL: Tensor | None) -> Tensor:
+def target_ranks(scores: ItemScores, target_B: Tensor, seen_BL: Tensor | None) -> Tensor:
     """How many items score above each target.
 
     PAD, UNKNOWN and seen items are no rivals; the target always competes, even where it was seen. Ties count half, so
@@ -19,8 +20,7 @@ def target_ranks(query_BD: Tensor, item_weight_ND: Tensor, target_B: Tensor, see
     catalogue lacks, cannot be recommended: its rank is N.
 
     Args:
-        query_BD: Queries.
-        item_weight_ND: Item table, PAD and UNKNOWN included.
+        scores: One position per user.
         target_B: Item to rank per user.
         seen_BL: Items that must not be recommended, padded with PAD; None masks nothing.
 
@@ -28,42 +28,44 @@ def target_ranks(query_BD: Tensor, item_weight_ND: Tensor, target_B: Tensor, see
         float32 [B]; 0 is first.
     """
     ranks: list[Tensor] = []
-    for rows, scores_BN in _scores(query_BD, item_weight_ND):
+    for rows, scores_BN in _blocks(scores):
         column_B1 = target_B[rows, None]
         target_score_B1 = scores_BN.gather(1, column_B1)
         _mask(scores_BN, seen_BL, rows)
         scores_BN.scatter_(1, column_B1, target_score_B1)
         above_B = (~(scores_BN <= target_score_B1)).sum(1).float()
         tied_B = ((scores_BN == target_score_B1).sum(1) - 1).clamp(min=0).float()
-        ranks.append(torch.where(target_B[rows] > UNKNOWN, above_B + tied_B / 2, float(len(item_weight_ND))))
+        ranks.append(torch.where(target_B[rows] > UNKNOWN, above_B + tied_B / 2, float(len(scores.bias_N))))
     return torch.cat(ranks)
 
 
-def top_items(query_BD: Tensor, item_weight_ND: Tensor, k: int, seen_BL: Tensor | None) -> tuple[Tensor, Tensor]:
+def top_items(scores: ItemScores, k: int, seen_BL: Tensor | None) -> tuple[Tensor, Tensor]:
     """The k best items of each user, best first: ids [B, k] and float32 scores [B, k].
 
     Where fewer than k items are left to recommend, the rest is PAD with a score of -inf. Arguments as in ``target_ranks``.
     """
     ids: list[Tensor] = []
-    scores: list[Tensor] = []
-    num_returned = min(k, len(item_weight_ND))
-    for rows, scores_BN in _scores(query_BD, item_weight_ND):
+    best_scores: list[Tensor] = []
+    num_returned = min(k, len(scores.bias_N))
+    for rows, scores_BN in _blocks(scores):
         _mask(scores_BN, seen_BL, rows)
         best = scores_BN.topk(num_returned, dim=1)
         ids.append(best.indices.masked_fill(best.values == -torch.inf, PAD))
-        scores.append(best.values)
+        best_scores.append(best.values)
     missing = (0, k - num_returned)
-    return functional.pad(torch.cat(ids), missing, value=PAD), functional.pad(torch.cat(scores), missing, value=-torch.inf)
+    return functional.pad(torch.cat(ids), missing, value=PAD), functional.pad(torch.cat(best_scores), missing, value=-torch.inf)
 
 
-def _scores(query_BD: Tensor, item_weight_ND: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _blocks(scores: ItemScores) -> Iterator[tuple[slice, Tensor]]:
     # bfloat16 scores tie for about one user in seventeen, so ranking is in float32 whatever the network runs in.
-    queries, weights = query_BD.detach().float(), item_weight_ND.detach().float()
-    block = max(1, _MAX_SCORES_PER_BLOCK // len(weights))
-    for start in range(0, max(len(queries), 1), block):
+    weight_ND, bias_N = scores.weight_ND.detach().float(), scores.bias_N.detach().float()
+    block = max(1, _MAX_SCORES_PER_BLOCK // len(weight_ND))
+    for start in range(0, max(len(scores.query_PD), 1), block):
         rows = slice(start, start + block)
-        with torch.autocast(queries.device.type, enabled=False):
-            yield rows, queries[rows] @ weights.T
+        here = scores.at(rows)
+        with torch.autocast(weight_ND.device.type, enabled=False):
+            scores_BN = torch.addmm(bias_N, here.query_PD.detach().float(), weight_ND.T)
+        yield rows, scores_BN.scatter_add_(1, here.successors_PM, here.gains_PM.detach().float())
 
 
 def _mask(scores_BN: Tensor, seen_BL: Tensor | None, rows: slice) -> None:

@@ -23,7 +23,7 @@ from mfn_core.errors import ArtifactError
 from mfn_core.training import CHECKPOINT
 from mfn_core.training.progress import Progress
 
-_LAYOUT = 1
+_LAYOUT = 2
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +34,7 @@ class Checkpoint:
     identity: dict[str, Any]
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
+    average: dict[str, list[Tensor] | int]
     best_network: dict[str, Tensor]
     history: tuple[Progress, ...]
     seconds: float  # of training so far, earlier attempts included
@@ -46,6 +47,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "identity": checkpoint.identity,
         "network": checkpoint.network,
         "optimizer": checkpoint.optimizer,
+        "average": checkpoint.average,
         "best_network": checkpoint.best_network,
         "history": [asdict(progress) for progress in checkpoint.history],
         "seconds": checkpoint.seconds,
@@ -88,6 +90,7 @@ def load_checkpoint(folder: Path, identity: dict[str, Any]) -> Checkpoint | None
         identity=content["identity"],
         network=content["network"],
         optimizer=content["optimizer"],
+        average=content["average"],
         best_network=content["best_network"],
         history=tuple(Progress(**report) for report in content["history"]),
         seconds=content["seconds"],

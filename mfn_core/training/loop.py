@@ -1,7 +1,9 @@
 """The training run: epochs of Adam at a constant rate, validation after each, a checkpoint after each, the best weights kept.
 
+In the default preset the epochs teach the encoders what comes next, a moving average of the weights is what is validated and kept, and
+the labels are learned after the last epoch (``labels.py``). In the paper preset every epoch teaches all tasks at once.
 Activity and attribute labels are learned from users of the train split alone; the next item from every user's history up to
-the held-out events (leave-one-out). The next-item loss has weight 1, the others the weights of the config.
+the held-out events (leave-one-out).
 
 A seed fixes a run: every epoch seeds the generators from (seed, epoch), and on a CPU only deterministic kernels run, so a run
 that goes on from the checkpoint of any epoch ends in the same weights, bit for bit (same machine, same number of threads). CUDA
@@ -25,23 +27,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.data.batch import Batch
 from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
 from mfn_core.errors import InsufficientDataError, PermanentError
 from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import save_bundle
-from mfn_core.model.losses import Losses, total_loss
+from mfn_core.model.losses import Losses, joint_loss, sequence_loss
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.schema import SPLITS
 from mfn_core.training import BUNDLE, RESULT
+from mfn_core.training.averaging import WeightAverage
 from mfn_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mfn_core.training.device import pick_device, pick_precision
 from mfn_core.training.feed import feed
+from mfn_core.training.labels import learn_labels
 from mfn_core.training.progress import Progress, Stop, TrainingResult
 from mfn_core.training.validation import Validation, score, window_lengths
 
 _TRAIN = SPLITS.index("train")
-_LOSS_NAMES = ("total", "next_item", "activity", "attribute", "mutual_information")
+_LOSS_NAMES = ("total", "next_item", "next_app", "activity", "attribute", "mutual_information")
+_SMALLEST_BATCH, _LARGEST_BATCH, _STEPS_PER_EPOCH = 32, 256, 48
 _WINDOW = 100  # steps between two looks at the losses: each look makes the host wait for the device
 _SECONDS_BETWEEN_REPORTS = 5.0
 _log = logging.getLogger(__name__)
@@ -73,6 +79,8 @@ def train(
         InsufficientDataError: there is nothing to learn from.
         PermanentError: the loss is no longer finite.
     """
+    # The bundle and the checkpoint record the width itself: what an empty field means may change.
+    network_config = network_config.model_copy(update={"width": network_config.encoder_width})
     run = _Run(dataset, network_config, config, folder, report)
     with _deterministic(run.device):
         return run.to_the_end()
@@ -90,12 +98,17 @@ class _Run:
         self._precision = pick_precision(config.precision, self.device)
         self._rows = _learnable_rows(dataset)
         self._lengths = window_lengths(dataset.histories, network_config)[self._rows]
-        self._num_steps = -(-len(self._rows) // config.batch_size)
+        self._batch_size = _batch_size(config, network_config, len(self._rows))
+        self._num_steps = -(-len(self._rows) // self._batch_size)
         self._activity_B, self._attributes_BA = _train_labels(dataset)
+        self._is_paper = network_config.preset == "paper"
         self._validation = Validation(dataset, network_config, config)
         _seed_generators(config.seed, 0)
-        self._network: MacroMicroFusionNetwork = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
+        self._network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
+        if isinstance(self._network, MacroMicroFusionNetwork):
+            self._network.count(dataset.histories, dataset.held_out_B)
         self._network.to(self.device)
+        self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -117,8 +130,8 @@ class _Run:
             self._report(self._history[-1])  # whoever listened may have died before hearing of it
         while (stopped := self._stopped()) is None:
             self._epoch(len(self._history) + 1)
-        result = self._result(stopped)
         self._network.load_state_dict(self._best_network)
+        result = self._result(stopped, self._learn_labels())
         save_bundle(
             self._folder / BUNDLE,
             self._network.cpu(),
@@ -130,6 +143,25 @@ class _Run:
         _write_json(self._folder / RESULT, result.to_json())
         return result
 
+    def _losses(self, batch: Batch) -> Losses:
+        if isinstance(self._network, MacroMicroFusionNetwork):
+            return sequence_loss(self._network, batch, self._config)
+        return joint_loss(self._network, batch, self._config)
+
+    def _learn_labels(self) -> dict[str, float]:
+        """Teach the readers; every figure of the finished network."""
+        last = self._history[-1]
+        if isinstance(self._network, MacroMicroFusionNetwork):
+
+            def tick(step: int, num_steps: int) -> None:
+                if self._is_report_due():
+                    self._tell("labels", last.epoch, step, num_steps, last.losses, last.users_per_s)
+
+            # In float32, as evaluation and serving compute; and autocast would keep its copies of the weights across the steps.
+            learn_labels(self._network, self._dataset, self._network_config, self._config, tick)
+        with self._autocast():
+            return self._validation.measure(self._network, lambda _: None, labels=True)
+
     def _resume(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         checkpoint = load_checkpoint(self._folder, self._identity)
@@ -137,6 +169,7 @@ class _Run:
             return
         self._network.load_state_dict(checkpoint.network)
         self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._average.load_state_dict(checkpoint.average)
         self._best_network = checkpoint.best_network
         self._history = list(checkpoint.history)
         self._seconds_before = checkpoint.seconds
@@ -158,14 +191,14 @@ class _Run:
 
         def tick(step: int) -> None:
             if self._is_report_due():
-                self._tell("validation", epoch, step, self._validation.num_steps, losses, users_per_s)
+                self._tell("validation", epoch, step, self._validation.num_steps(labels=self._is_paper), losses, users_per_s)
 
-        with self._autocast():
-            figures = self._validation.measure(self._network, tick)
-        reached = score(figures)
-        best = self._best(epoch, reached)
-        if best[0] == epoch:
-            self._best_network = {name: tensor.to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+        with self._autocast(), self._average.applied():
+            figures = self._validation.measure(self._network, tick, labels=self._is_paper)
+            reached = score(figures)
+            best = self._best(epoch, reached)
+            if best[0] == epoch:
+                self._best_network = {name: tensor.to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
         progress = Progress(
             phase="epoch",
             epoch=epoch,
@@ -192,21 +225,22 @@ class _Run:
         window = torch.zeros(_WINDOW, len(_LOSS_NAMES), device=self.device)
         totals = np.zeros(len(_LOSS_NAMES))
         read = 0
-        order = batches(self._lengths, self._config.batch_size, seed=self._config.seed, epoch=epoch, shuffle=True)
+        order = batches(self._lengths, self._batch_size, seed=self._config.seed, epoch=epoch, shuffle=True)
         for step, batch in enumerate(feed(self._collate, order, self.device), start=1):
             with self._autocast():
-                losses = total_loss(self._network, batch, self._config)
+                losses = self._losses(batch)
             self._optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_clip)
             self._optimizer.step()
+            self._average.update()
             window[step - read - 1] = _stacked(losses)
             is_due = self._is_report_due()
             if step - read == _WINDOW or step == self._num_steps or is_due:
                 totals += self._checked(window[: step - read].double().cpu().numpy(), epoch, read)
                 read = step
             if is_due and step < self._num_steps:
-                users_per_s = min(step * self._config.batch_size, len(self._rows)) / (time.monotonic() - began)
+                users_per_s = min(step * self._batch_size, len(self._rows)) / (time.monotonic() - began)
                 self._tell("training", epoch, step, self._num_steps, _named(totals / step), users_per_s)
         return _named(totals / self._num_steps)
 
@@ -263,7 +297,7 @@ class _Run:
 
     def _tell(
         self,
-        phase: Literal["training", "validation"],
+        phase: Literal["training", "validation", "labels"],
         epoch: int,
         step: int,
         num_steps: int,
@@ -283,7 +317,7 @@ class _Run:
             best_epoch=last.best_epoch if last else 0,
             best_score=last.best_score if last else None,
             users_per_s=users_per_s,
-            seconds_left=self._seconds_left(epoch if phase == "validation" else epoch - 1 + step / num_steps),
+            seconds_left=self._seconds_left(epoch - 1 + step / num_steps if phase == "training" else epoch),
         )
         self._last_report = time.monotonic()
         self._report(progress)
@@ -295,20 +329,21 @@ class _Run:
                 identity=self._identity,
                 network=self._network.state_dict(),
                 optimizer=self._optimizer.state_dict(),
+                average=self._average.state_dict(),
                 best_network=self._best_network,
                 history=tuple(self._history),
                 seconds=self._seconds(),
             ),
         )
 
-    def _result(self, stopped: Stop) -> TrainingResult:
+    def _result(self, stopped: Stop, figures: dict[str, float]) -> TrainingResult:
         last = self._history[-1]
         return TrainingResult(
             stopped=stopped,
             epochs=last.epoch,
             best_epoch=last.best_epoch,
             best_score=last.best_score,
-            validation=self._history[last.best_epoch - 1].validation,
+            validation=figures,
             num_parameters=sum(parameter.numel() for parameter in self._network.parameters()),
             num_users=len(self._rows),
             device=self.device.type,
@@ -340,6 +375,15 @@ def _learnable_rows(dataset: Dataset) -> NDArray[np.int64]:
             f"ingest more days, or a users table with attributes"
         )
     return rows
+
+
+def _batch_size(config: TrainingConfig, network_config: NetworkConfig, num_users: int) -> int:
+    """The setting, else the source's 256; in the default preset fewer where few users would make few steps an epoch."""
+    if config.batch_size is not None:
+        return config.batch_size
+    if network_config.preset == "paper":
+        return _LARGEST_BATCH
+    return int(np.clip(2 ** round(np.log2(num_users / _STEPS_PER_EPOCH)), _SMALLEST_BATCH, _LARGEST_BATCH))
 
 
 def _train_labels(dataset: Dataset) -> tuple[NDArray[np.int8], NDArray[np.int32]]:

@@ -8,14 +8,14 @@ Stop = Literal["max_epochs", "patience", "max_minutes"]
 
 @dataclass(frozen=True)
 class Progress:
-    """One report: within an epoch's training or validation, or at the end of the epoch.
+    """One report: within an epoch's training or validation, at the end of the epoch, or while the labels are learned after the last.
 
-    ``losses`` are means over the epoch so far (total, next_item, activity, attribute, mutual_information). ``validation``
+    ``losses`` are means over the epoch so far (total, next_item, next_app, activity, attribute, mutual_information). ``validation``
     and ``score`` belong to the end of an epoch: ``activity_auc``, ``attribute_auc`` (and one per attribute), ``ndcg@10``,
     ``hr@10``, as far as the data gives them. Epochs count from 1.
     """
 
-    phase: Literal["training", "validation", "epoch"]
+    phase: Literal["training", "validation", "epoch", "labels"]
     epoch: int
     max_epochs: int
     step: int

@@ -15,7 +15,7 @@ from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import Histories
 from mfn_core.metrics import auc, multiclass_metrics, ranking_metrics
-from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.builder import Network
 from mfn_core.model.ranking import target_ranks
 from mfn_core.schema import SPLITS, UNKNOWN
 from mfn_core.training.feed import Rows, feed
@@ -37,14 +37,21 @@ class Validation:
         if len(ranked) > MAX_RANKED_USERS:
             ranked = np.sort(np.random.default_rng(config.seed).choice(ranked, MAX_RANKED_USERS, replace=False))
         self._ranked_rows = ranked
-        self.num_steps = sum(-(-len(rows) // config.evaluation_batch_size) for rows in (self._label_rows, self._ranked_rows))
+        self._label_steps, self._ranked_steps = (
+            -(-len(rows) // config.evaluation_batch_size) for rows in (self._label_rows, self._ranked_rows)
+        )
 
-    def measure(self, network: MacroMicroFusionNetwork, tick: Callable[[int], None]) -> dict[str, float]:
+    def num_steps(self, *, labels: bool) -> int:
+        """Steps of a measurement, with or without activity and attributes."""
+        return self._ranked_steps + (self._label_steps if labels else 0)
+
+    def measure(self, network: Network, tick: Callable[[int], None], *, labels: bool) -> dict[str, float]:
         """Every figure that the data gives.
 
         Args:
             network: left in evaluation mode.
             tick: told the number of steps done, after each.
+            labels: measure activity and attributes too.
 
         Returns:
             ``activity_auc``, ``attribute_<name>_auc`` and their mean ``attribute_auc``, ``hr@10``, ``ndcg@10``; a figure
@@ -52,10 +59,11 @@ class Validation:
         """
         network.eval()
         with torch.inference_mode():
-            figures = self._label_figures(network, tick) | self._ranking_figures(network, tick)
+            figures = self._label_figures(network, tick) if labels else {}
+            figures |= self._ranking_figures(network, tick, self._label_steps if labels else 0)
         return {name: value for name, value in figures.items() if value is not None}
 
-    def _label_figures(self, network: MacroMicroFusionNetwork, tick: Callable[[int], None]) -> dict[str, float | None]:
+    def _label_figures(self, network: Network, tick: Callable[[int], None]) -> dict[str, float | None]:
         dataset, rows = self._dataset, self._label_rows
         activity_B = np.zeros(len(rows), np.float32)
         attributes = {name: np.zeros((len(rows), len(classes)), np.float32) for name, classes in dataset.attribute_classes.items()}
@@ -86,13 +94,12 @@ class Validation:
         defined = [value for name, value in figures.items() if name.startswith("attribute_") and value is not None]
         return figures | {"attribute_auc": float(np.mean(defined)) if defined else None}
 
-    def _ranking_figures(self, network: MacroMicroFusionNetwork, tick: Callable[[int], None]) -> dict[str, float | None]:
+    def _ranking_figures(self, network: Network, tick: Callable[[int], None], done: int) -> dict[str, float | None]:
         dataset, rows = self._dataset, self._ranked_rows
         micro = dataset.histories.micro
         targets_B = micro.ids[micro.offsets[rows + 1] - 2].astype(np.int64)
         ranks_B = np.full(len(rows), np.inf)
         device = _device(network)
-        done = -(-len(self._label_rows) // self._config.evaluation_batch_size)
 
         def make(positions: Rows):
             return collate(
@@ -106,11 +113,11 @@ class Validation:
 
         order = self._order(rows)
         for step, (positions, batch) in enumerate(zip(order, feed(make, order, device), strict=True), start=1):
-            query_BD = network.last_query_BD(network(batch), batch).float()
+            scores = network.last_item_scores(network.encode(batch), batch)
             seen_BL = None
             if self._config.mask_seen:
                 seen_BL = torch.as_tensor(micro.padded_ids(rows[positions], dropped=2), device=device)
-            ranks = target_ranks(query_BD, network.item_weight_ND.float(), torch.as_tensor(targets_B[positions], device=device), seen_BL)
+            ranks = target_ranks(scores, torch.as_tensor(targets_B[positions], device=device), seen_BL)
             known = targets_B[positions] > UNKNOWN
             ranks_B[positions[known]] = ranks.cpu().numpy()[known]
             tick(done + step)
@@ -140,5 +147,5 @@ def _labelled_auc(labels_B: NDArray[np.int8], scores_B: NDArray[np.float32]) -> 
     return auc(labels_B[labels_B >= 0], scores_B[labels_B >= 0])
 
 
-def _device(network: MacroMicroFusionNetwork) -> torch.device:
+def _device(network: Network) -> torch.device:
     return next(network.parameters()).device

@@ -64,7 +64,7 @@ def _run(folder: Path, channel: TextIO) -> dict[str, Any]:
     except torch.OutOfMemoryError as error:
         raise ProcessError(
             f"the GPU is out of memory at batch_size={config.batch_size}, evaluation_batch_size={config.evaluation_batch_size}, "
-            f"width={network_config.width} ({error}); lower one of them, or free the GPU of other processes"
+            f"width={network_config.encoder_width} ({error}); lower one of them, or free the GPU of other processes"
         ) from error
     return result.to_json()
 

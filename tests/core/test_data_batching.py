@@ -134,6 +134,17 @@ def test_the_query_time_counts_inside_the_window(histories: Histories) -> None:
     assert batch.asof_BL.tolist() == [[0]]
 
 
+def test_the_query_time_is_told_to_everybody(histories: Histories) -> None:
+    assert _collate(histories, [ANN, CAI], prefix="full", query_time=T + 31).query_time_B.tolist() == [T + 31, T + 31]
+
+
+def test_without_a_query_time_it_is_that_of_the_latest_event_that_is_read(histories: Histories) -> None:
+    # ann's last app is at :50, her last item at :40; bob's last item at :20; cai's one app at :10
+    assert _collate(histories, [ANN, BOB, CAI], prefix="full").query_time_B.tolist() == [T + 50, T + 20, T + 10]
+    # ranking ann's last item, the latest event before it is the item and the app of :30
+    assert _collate(histories, [ANN], prefix="test").query_time_B.tolist() == [T + 30]
+
+
 def test_a_batch_of_empty_histories_is_one_column_wide() -> None:
     histories = build_histories(None, None, ["ann"], _vocabularies())
     batch = _collate(histories, [0], prefix="full")

@@ -13,6 +13,7 @@ from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.errors import ArtifactError, ConfigError
 from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import load_bundle, save_bundle
+from mfn_core.model.paper import PaperNetwork
 
 CONFIG = NetworkConfig(width=8, num_layers=1, num_heads=2, max_macro_length=4, max_micro_length=4, num_alignment_filters=2)
 CLASSES = {"gender": ("F", "M"), "age": ("18", "25", "35")}
@@ -62,7 +63,17 @@ def test_a_loaded_network_is_ready_to_predict(folder: Path) -> None:
 
 
 def test_a_network_in_bundle_has_the_sizes_of_its_vocabularies(folder: Path) -> None:
-    assert load_bundle(folder).network.item_weight_ND.shape == (5, 8)
+    network = load_bundle(folder).network
+    assert (network.items.weight.shape, network.micro.embedding.ids.weight.shape) == ((5, 8), (5, 8))
+
+
+def test_a_paper_network_comes_back_as_one(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"preset": "paper"})
+    network = build_network(config, vocabularies("i1"), CLASSES)
+    save_bundle(tmp_path, network, config, vocabularies("i1"), CLASSES, FACTS)
+    loaded = load_bundle(tmp_path).network
+    assert isinstance(loaded, PaperNetwork)
+    assert torch.equal(loaded.fusion.gate.weight, network.fusion.gate.weight)
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.npz", "vocabularies"])
@@ -73,8 +84,8 @@ def test_a_missing_part_is_named(folder: Path, name: str) -> None:
 
 
 def test_a_missing_weight_is_named(folder: Path) -> None:
-    rewrite_weights(folder, fusion__absent_macro_D=None)
-    with pytest.raises(ArtifactError, match=r"weights.npz lacks the weights \['fusion.absent_macro_D'\]"):
+    rewrite_weights(folder, affinity__weight_DD=None)
+    with pytest.raises(ArtifactError, match=r"weights.npz lacks the weights \['affinity.weight_DD'\]"):
         load_bundle(folder)
 
 

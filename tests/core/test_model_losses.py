@@ -1,6 +1,7 @@
 """The losses, against naive formulas and numbers computed by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,85 +13,135 @@ from mfn_core.model.losses import (
     activity_loss,
     attribute_loss,
     catalogue_cross_entropy,
+    joint_loss,
     mutual_information_loss,
+    next_app_loss,
     next_item_loss,
-    total_loss,
+    sequence_loss,
 )
+from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import UNKNOWN
-from tests.batches import ANNA, BORIS, NOBODY, WITHOUT_MACRO, User, batch_of, tiny_network
+from tests.batches import ANNA, BORIS, NOBODY, WITHOUT_MACRO, User, batch_of, tiny_network, tiny_paper_network
 
 NAN = float("nan")
+
+
+def dense(scores: ItemScores) -> torch.Tensor:
+    """The naive way: the scores of all items at all positions."""
+    return (scores.query_PD @ scores.weight_ND.T + scores.bias_N).scatter_add(1, scores.successors_PM, scores.gains_PM)
 
 
 class TestCatalogueCrossEntropy:
     @pytest.fixture(autouse=True)
     def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Three positions of eleven items a chunk: seven positions take three chunks, the last one short."""
-        monkeypatch.setattr(losses, "_MAX_LOGITS_PER_CHUNK", 3 * 11)
+        monkeypatch.setattr(losses, "_MAX_SCORES_PER_CHUNK", 3 * 11)
 
-    def tensors(self, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    TARGETS = torch.tensor([0, 10, 3, 3, 7, 0, 5])
+
+    def scores(self, scale: float = 1.0) -> ItemScores:
+        """Seven positions, eleven items, five successors a position, among them the target, and items that are there twice."""
         torch.manual_seed(0)
-        queries, items = torch.randn(7, 4, dtype=dtype, requires_grad=True), torch.randn(11, 4, dtype=dtype, requires_grad=True)
-        return queries, items, torch.tensor([0, 10, 3, 3, 7, 0, 5])
+        query_PD, weight_ND, bias_N, gains_PM = (torch.randn(size) for size in ((7, 4), (11, 4), (11,), (7, 5)))
+        successors_PM = torch.tensor(
+            [[0, 1, 1, 9, 2], [3, 3, 3, 4, 0], [3, 1, 2, 8, 5], [6, 7, 3, 3, 0], [1, 2, 4, 5, 6], [0] * 5, [10] * 5]
+        )
+        learned = [tensor.requires_grad_() for tensor in (scale * query_PD, weight_ND, bias_N, gains_PM)]
+        return ItemScores(learned[0], learned[1], learned[2], successors_PM, learned[3])
+
+    def gradients(self, loss: torch.Tensor, scores: ItemScores) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(loss, (scores.query_PD, scores.weight_ND, scores.bias_N, scores.gains_PM))
 
     def test_equals_the_naive_loss(self) -> None:
-        queries, items, targets = self.tensors(torch.float32)
-        torch.testing.assert_close(catalogue_cross_entropy(queries, items, targets), functional.cross_entropy(queries @ items.T, targets))
+        scores = self.scores()
+        torch.testing.assert_close(catalogue_cross_entropy(scores, self.TARGETS), functional.cross_entropy(dense(scores), self.TARGETS))
 
-    def test_equals_the_naive_gradients(self) -> None:
-        queries, items, targets = self.tensors(torch.float32)
-        naive = torch.autograd.grad(3 * functional.cross_entropy(queries @ items.T, targets), (queries, items))
-        chunked = torch.autograd.grad(3 * catalogue_cross_entropy(queries, items, targets), (queries, items))
-        torch.testing.assert_close(chunked, naive)
+    def test_equals_the_naive_gradients_of_queries_items_biases_and_gains(self) -> None:
+        scores = self.scores()
+        naive = self.gradients(3 * functional.cross_entropy(dense(scores), self.TARGETS), scores)
+        torch.testing.assert_close(self.gradients(3 * catalogue_cross_entropy(scores, self.TARGETS), scores), naive)
 
-    def test_survives_logits_beyond_the_range_of_exp(self) -> None:
-        queries, items, targets = self.tensors(torch.float32)
-        loss = catalogue_cross_entropy(1000 * queries, items, targets)
-        torch.testing.assert_close(loss, functional.cross_entropy(1000 * queries @ items.T, targets))
+    def test_without_the_first_items_equals_the_naive_loss_and_gradients_of_the_others(self) -> None:
+        scores = self.scores()
+        targets = torch.tensor([2, 10, 3, 3, 7, 4, 5])
+        naive = functional.cross_entropy(dense(scores)[:, 2:], targets - 2)
+        loss = catalogue_cross_entropy(scores.without(2), targets - 2)
+        torch.testing.assert_close(loss, naive)
+        torch.testing.assert_close(self.gradients(loss, scores), self.gradients(naive, scores))
+
+    def test_without_successors_is_that_of_queries_and_items(self) -> None:
+        scores = self.scores()
+        bare = replace(scores, successors_PM=torch.empty(7, 0, dtype=torch.int64), gains_PM=torch.empty(7, 0))
+        naive = functional.cross_entropy(scores.query_PD @ scores.weight_ND.T + scores.bias_N, self.TARGETS)
+        torch.testing.assert_close(catalogue_cross_entropy(bare, self.TARGETS), naive)
+
+    def test_survives_scores_beyond_the_range_of_exp(self) -> None:
+        scores = self.scores(scale=1000.0)
+        torch.testing.assert_close(catalogue_cross_entropy(scores, self.TARGETS), functional.cross_entropy(dense(scores), self.TARGETS))
 
     def test_without_positions_is_zero_with_zero_gradient(self) -> None:
-        queries, items, _ = self.tensors(torch.float32)
-        loss = catalogue_cross_entropy(queries[:0], items, torch.tensor([], dtype=torch.int64))
-        loss.backward()
+        scores = self.scores()
+        loss = catalogue_cross_entropy(scores.at(slice(0, 0)), torch.tensor([], dtype=torch.int64))
         assert loss == 0
-        assert not items.grad.any()
+        assert not any(gradient.any() for gradient in self.gradients(loss, scores))
 
     def test_under_autocast_stays_close(self) -> None:
-        queries, items, targets = self.tensors(torch.float32)
-        exact = torch.autograd.grad(catalogue_cross_entropy(queries, items, targets), (queries, items))
+        scores = self.scores()
+        exact = self.gradients(catalogue_cross_entropy(scores, self.TARGETS), scores)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = catalogue_cross_entropy(queries, items, targets)
-        rounded = torch.autograd.grad(loss, (queries, items))
+            loss = catalogue_cross_entropy(scores, self.TARGETS)
+        rounded = self.gradients(loss, scores)
         assert loss.dtype == torch.float32
-        assert [gradient.dtype for gradient in rounded] == [torch.float32, torch.float32]
+        assert {gradient.dtype for gradient in rounded} == {torch.float32}
         torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.005)
 
     def test_needs_no_gradient_in_evaluation(self) -> None:
-        queries, items, targets = self.tensors(torch.float32)
+        scores = self.scores()
         with torch.no_grad():
-            loss = catalogue_cross_entropy(queries, items, targets)
-        torch.testing.assert_close(loss, functional.cross_entropy(queries @ items.T, targets))
+            loss = catalogue_cross_entropy(scores, self.TARGETS)
+        torch.testing.assert_close(loss, functional.cross_entropy(dense(scores), self.TARGETS))
 
 
+@pytest.mark.parametrize("make", [tiny_network, tiny_paper_network], ids=["default", "paper"])
 class TestNextItem:
-    def test_is_the_mean_over_all_positions_that_have_a_target(self) -> None:
-        network, batch = tiny_network(), batch_of(ANNA, BORIS, NOBODY)
-        outputs = network(batch)
-        queries = network.next_item_queries(outputs, batch)
-        learned = torch.stack([queries[0, 0], queries[0, 1], queries[0, 2], queries[1, 0]])
-        scores = learned @ network.item_weight_ND.T
-        expected = functional.cross_entropy(scores[:, 2:], torch.tensor([6, 7, 2, 4]) - 2)
-        torch.testing.assert_close(next_item_loss(network, outputs, batch), expected)
+    def test_is_the_mean_over_all_positions_that_have_a_target(self, make) -> None:
+        network, batch = make(), batch_of(ANNA, BORIS, NOBODY)
+        encoded = network.encode(batch)
+        scores = network.next_item_scores(encoded, batch, torch.tensor([0, 1, 2, 4]))  # three of Anna's, one of Boris's
+        expected = functional.cross_entropy(dense(scores)[:, 2:], torch.tensor([6, 7, 2, 4]) - 2)
+        torch.testing.assert_close(next_item_loss(network, encoded, batch), expected)
 
-    def test_leaves_unknown_out_as_target_and_as_rival(self) -> None:
-        network, batch = tiny_network(), batch_of(ANNA)
+    def test_leaves_unknown_out_as_target_and_as_rival(self, make) -> None:
+        network, batch = make(), batch_of(ANNA)
         batch.targets_BL[0, 1] = UNKNOWN
-        outputs = network(batch)
-        loss = next_item_loss(network, outputs, batch)
-        loss.backward()
-        queries = network.next_item_queries(outputs, batch)[0, [0, 2]]
-        torch.testing.assert_close(loss, functional.cross_entropy(queries @ network.item_weight_ND[2:].T, torch.tensor([6, 2]) - 2))
-        assert not network.item_weight_ND.grad[:2].any()
+        encoded = network.encode(batch)
+        scores = network.next_item_scores(encoded, batch, torch.tensor([0, 2]))
+        loss = next_item_loss(network, encoded, batch)
+        torch.testing.assert_close(loss, functional.cross_entropy(dense(scores)[:, 2:], torch.tensor([6, 2]) - 2))
+        (gradient_ND,) = torch.autograd.grad(loss, scores.weight_ND)
+        assert not gradient_ND[:2].any()
+
+
+class TestNextApp:
+    def test_is_the_mean_over_all_apps_but_the_first_of_each_user(self) -> None:
+        network, batch = tiny_network(), batch_of(ANNA, BORIS, NOBODY)
+        encoded = network.encode(batch)
+        scores = network.next_app_scores(encoded, torch.tensor([0, 1, 3]))  # Anna's 3 and 4, Boris's 2
+        expected = functional.cross_entropy(dense(scores)[:, 2:], torch.tensor([3, 4, 2]) - 2)
+        torch.testing.assert_close(next_app_loss(network, encoded, batch), expected)
+
+    def test_leaves_unknown_apps_out(self) -> None:
+        network, batch = tiny_network(), batch_of(ANNA)
+        batch.macro_ids_BL[0, 1] = UNKNOWN
+        encoded = network.encode(batch)
+        scores = network.next_app_scores(encoded, torch.tensor([1]))
+        torch.testing.assert_close(
+            next_app_loss(network, encoded, batch), functional.cross_entropy(dense(scores)[:, 2:], torch.tensor([2]))
+        )
+
+    def test_without_apps_is_zero(self) -> None:
+        network, batch = tiny_network(), batch_of(WITHOUT_MACRO)
+        assert next_app_loss(network, network.encode(batch), batch) == 0
 
 
 class TestActivity:
@@ -157,27 +208,43 @@ class TestMutualInformation:
         assert not views.grad.any()
 
 
-class TestTotal:
+class TestSequenceLoss:
+    def test_is_the_weighted_sum_of_what_comes_next(self) -> None:
+        result = sequence_loss(tiny_network(), batch_of(ANNA, BORIS), TrainingConfig(next_app_weight=2.0))
+        torch.testing.assert_close(result.total, result.next_item + 2 * result.next_app)
+        assert (result.activity, result.attribute, result.mutual_information) == (0, 0, 0)
+
+    def test_knows_no_label(self) -> None:
+        silent = replace(ANNA, activity=NAN, attributes=(-1, -1)), replace(BORIS, activity=NAN, attributes=(-1, -1))
+        with_labels, without = (sequence_loss(tiny_network(), batch_of(*users), TrainingConfig()) for users in ((ANNA, BORIS), silent))
+        assert torch.equal(with_labels.total, without.total)
+
+
+class TestJointLoss:
     def test_is_the_weighted_sum(self) -> None:
         config = TrainingConfig(activity_weight=2.0, attribute_weight=3.0, mutual_information_weight=5.0)
-        result = total_loss(tiny_network(), batch_of(ANNA, BORIS), config)
+        result = joint_loss(tiny_paper_network(), batch_of(ANNA, BORIS), config)
         expected = result.next_item + 2 * result.activity + 3 * result.attribute + 5 * result.mutual_information
         torch.testing.assert_close(result.total, expected)
+        assert result.next_app == 0
 
-    def test_without_any_label_is_zero_and_trains_nothing(self) -> None:
-        network = tiny_network()
+
+@pytest.mark.parametrize(("make", "loss"), [(tiny_network, sequence_loss), (tiny_paper_network, joint_loss)], ids=["default", "paper"])
+class TestTotal:
+    def test_without_anything_to_learn_is_zero_and_trains_nothing(self, make, loss) -> None:
+        network = make()
         unlabelled = User(micro=WITHOUT_MACRO.micro[:1], asof=(-1,), targets=(0,))
-        total = total_loss(network, batch_of(unlabelled, NOBODY), TrainingConfig()).total
+        total = loss(network, batch_of(unlabelled, NOBODY), TrainingConfig()).total
         total.backward()
         assert total == 0
         assert not any(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
 
-    def test_falls_when_trained(self) -> None:
-        network, batch, config = tiny_network().train(), batch_of(ANNA, BORIS, WITHOUT_MACRO), TrainingConfig()
+    def test_falls_when_trained(self, make, loss) -> None:
+        network, batch, config = make().train(), batch_of(ANNA, BORIS, WITHOUT_MACRO), TrainingConfig()
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-        first = total_loss(network, batch, config).total.item()
-        for _ in range(30):
+        first = loss(network, batch, config).total.item()
+        for _ in range(40):
             optimizer.zero_grad()
-            total_loss(network, batch, config).total.backward()
+            loss(network, batch, config).total.backward()
             optimizer.step()
-        assert total_loss(network, batch, config).total.item() < first / 4
+        assert loss(network, batch, config).total.item() < first / 4

@@ -1,12 +1,14 @@
 """Full ranking, against a plain loop."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from mfn_core.model import ranking
 from mfn_core.model.ranking import target_ranks, top_items
+from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
 ONE_QUERY = torch.tensor([[1.0]])
@@ -14,8 +16,21 @@ ONE_QUERY = torch.tensor([[1.0]])
 ITEMS = torch.tensor([[9.0], [9.0], [3.0], [1.0], [2.0], [2.0], [0.0]])
 
 
-def rank(target: int, seen: list[int] | None = None, items: torch.Tensor = ITEMS) -> float:
-    return target_ranks(ONE_QUERY, items, torch.tensor([target]), None if seen is None else torch.tensor([seen])).item()
+def scores_of(query_PD: torch.Tensor = ONE_QUERY, items: torch.Tensor = ITEMS, gains: dict[int, float] | None = None) -> ItemScores:
+    """Queries times items, and what some items gain at every position beside it."""
+    successors, gained = list(gains or {}), list((gains or {}).values())
+    positions = len(query_PD)
+    return ItemScores(
+        query_PD,
+        items,
+        torch.zeros(len(items)),
+        torch.tensor(successors, dtype=torch.int64).expand(positions, -1),
+        torch.tensor(gained, dtype=torch.float32).expand(positions, -1),
+    )
+
+
+def rank(target: int, seen: list[int] | None = None, items: torch.Tensor = ITEMS, gains: dict[int, float] | None = None) -> float:
+    return target_ranks(scores_of(items=items, gains=gains), torch.tensor([target]), None if seen is None else torch.tensor([seen])).item()
 
 
 def test_the_best_item_ranks_first_whatever_pad_and_unknown_score() -> None:
@@ -47,6 +62,23 @@ def test_constant_scores_rank_in_the_middle() -> None:
     assert rank(4, items=torch.ones(7, 1)) == 2
 
 
+def test_biases_and_gains_count() -> None:
+    # Item 3 scores 1; with a gain of 1.5 it stands behind item 2 alone.
+    assert [rank(3), rank(3, gains={3: 1.5}), rank(3, gains={3: 1.0, 4: 0.0})] == [3, 1, 2]
+    biased = replace(scores_of(), bias_N=torch.tensor([0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0]))
+    assert target_ranks(biased, torch.tensor([3]), None).tolist() == [0]
+
+
+def test_an_item_gains_as_often_as_it_is_named() -> None:
+    twice = replace(scores_of(), successors_PM=torch.tensor([[3, 3]]), gains_PM=torch.tensor([[1.5, 1.5]]))
+    assert target_ranks(twice, torch.tensor([3]), None).tolist() == [0]
+    assert top_items(twice, 1, None)[1].tolist() == [[4]]
+
+
+def test_what_pad_and_unknown_gain_is_of_no_consequence() -> None:
+    assert rank(2, gains={0: 9.0, 1: 9.0}) == 0
+
+
 def test_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "_MAX_SCORES_PER_BLOCK", 3 * 30)
     generator = torch.Generator().manual_seed(0)
@@ -55,15 +87,19 @@ def test_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     items = torch.randint(-1, 2, (30, 4), generator=generator).float()
     targets = torch.randint(2, 30, (20,), generator=generator)
     seen = torch.randint(0, 30, (20, 6), generator=generator)
+    bias = torch.randint(-1, 2, (30,), generator=generator).float()
+    successors, gains = torch.randint(0, 30, (20, 3), generator=generator), torch.randint(0, 3, (20, 3), generator=generator).float()
     expected = []
     for user in range(20):
-        score = [float(queries[user] @ items[item]) for item in range(30)]
+        score = [float(queries[user] @ items[item] + bias[item]) for item in range(30)]
+        for item, gain in zip(successors[user].tolist(), gains[user].tolist(), strict=True):
+            score[item] += gain
         target = int(targets[user])
         rivals = [item for item in range(2, 30) if item != target and item not in seen[user].tolist()]
         above = sum(score[item] > score[target] for item in rivals)
         tied = sum(score[item] == score[target] for item in rivals)
         expected.append(above + tied / 2)
-    assert target_ranks(queries, items, targets, seen).tolist() == expected
+    assert target_ranks(ItemScores(queries, items, bias, successors, gains), targets, seen).tolist() == expected
 
 
 def test_ranks_in_float32_under_autocast() -> None:
@@ -74,27 +110,27 @@ def test_ranks_in_float32_under_autocast() -> None:
 
 
 def test_no_users_give_no_ranks() -> None:
-    assert target_ranks(torch.empty(0, 1), ITEMS, torch.empty(0, dtype=torch.int64), None).shape == (0,)
+    assert target_ranks(scores_of(torch.empty(0, 1)), torch.empty(0, dtype=torch.int64), None).shape == (0,)
 
 
 def test_top_items_are_the_best_that_are_not_seen() -> None:
-    ids, scores = top_items(ONE_QUERY, ITEMS, 2, torch.tensor([[2, PAD]]))
+    ids, scores = top_items(scores_of(), 2, torch.tensor([[2, PAD]]))
     assert sorted(ids[0].tolist()) == [4, 5]
     assert scores.tolist() == [[2, 2]]
 
 
 def test_top_items_come_best_first() -> None:
-    ids, scores = top_items(ONE_QUERY, ITEMS, 5, None)
+    ids, scores = top_items(scores_of(), 5, None)
     assert ids[0, [0, 3, 4]].tolist() == [2, 3, 6]
     assert scores.tolist() == [[3, 2, 2, 1, 0]]
 
 
 def test_top_items_pad_what_the_catalogue_cannot_fill() -> None:
-    ids, scores = top_items(ONE_QUERY, ITEMS, 9, torch.tensor([[2, 4, 5]]))
+    ids, scores = top_items(scores_of(), 9, torch.tensor([[2, 4, 5]]))
     assert ids.tolist() == [[3, 6, PAD, PAD, PAD, PAD, PAD, PAD, PAD]]
     assert scores[0, 2:].tolist() == [-math.inf] * 7
 
 
 def test_top_items_of_an_empty_catalogue_are_padding() -> None:
-    ids, _ = top_items(ONE_QUERY, ITEMS[:2], 3, None)
+    ids, _ = top_items(scores_of(items=ITEMS[:2]), 3, None)
     assert ids.tolist() == [[PAD, PAD, PAD]]

@@ -17,6 +17,7 @@ def checkpoint(value=1.0):
         identity=IDENTITY,
         network={"weight": torch.full((50, 50), value)},
         optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.001, "params": [0]}]},
+        average={"average": [torch.full((50, 50), 0.5)], "updates": 30},
         best_network={"weight": torch.zeros(50, 50)},
         history=(EPOCH,),
         seconds=12.5,
@@ -29,6 +30,8 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert loaded is not None
     assert torch.equal(loaded.network["weight"], torch.ones(50, 50))
     assert torch.equal(loaded.optimizer["state"][0]["step"], torch.tensor(3.0))
+    assert torch.equal(loaded.average["average"][0], torch.full((50, 50), 0.5))
+    assert loaded.average["updates"] == 30
     assert (loaded.history, loaded.seconds) == ((EPOCH,), 12.5)
 
 
@@ -85,5 +88,5 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_checkpoint_of_an_older_layout_is_refused(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, checkpoint())
     monkeypatch.setattr(module, "_LAYOUT", 99)
-    with pytest.raises(ArtifactError, match="made with layout=1, but this run has layout=99"):
+    with pytest.raises(ArtifactError, match="made with layout=2, but this run has layout=99"):
         load_checkpoint(tmp_path, IDENTITY)

@@ -11,13 +11,16 @@ import torch
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError, PermanentError
 from mfn_core.model.bundle import load_bundle
+from mfn_core.schema import SPLITS
 from mfn_core.training import loop
 from mfn_core.training.loop import train
 from tests.factories import app_log, dataset_of, item_log, patterned_dataset
 
 NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_length=6, num_alignment_filters=2)
-TRAINING = TrainingConfig(batch_size=16, evaluation_batch_size=32, max_epochs=2, device="cpu", precision="float32")
+PAPER = NETWORK.model_copy(update={"preset": "paper"})
+TRAINING = TrainingConfig(batch_size=16, evaluation_batch_size=32, max_epochs=2, head_epochs=2, device="cpu", precision="float32")
 DATASET = patterned_dataset()
+EITHER = pytest.mark.parametrize("network", [NETWORK, PAPER], ids=["default", "paper"])
 
 
 class Killed(BaseException):
@@ -36,6 +39,11 @@ def kill_after_epoch(epoch):
     return report
 
 
+def kill_in_labels(progress):
+    if progress.phase == "labels" and progress.step == 3:
+        raise Killed
+
+
 def last_weights(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=True)["network"]
 
@@ -44,57 +52,96 @@ def best_weights(folder):
     return load_bundle(folder / "bundle").network.state_dict()
 
 
+def encoders(weights):
+    return {name: weight for name, weight in weights.items() if not name.startswith(("readers.", "affinity."))}
+
+
 def same(weights, others):
     return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-@pytest.mark.parametrize(("epoch", "precision"), [(1, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16")])
-def test_a_run_killed_after_any_epoch_goes_on_to_the_same_weights_bit_for_bit(tmp_path, epoch, precision):
+@pytest.mark.parametrize(
+    ("network", "epoch", "precision"),
+    [
+        *((NETWORK, epoch, "float32") for epoch in (1, 2, 3, 4)),
+        (NETWORK, 2, "bfloat16"),
+        (PAPER, 2, "float32"),
+        (PAPER, 2, "bfloat16"),
+    ],
+)
+def test_a_run_killed_after_any_epoch_goes_on_to_the_same_weights_bit_for_bit(tmp_path, network, epoch, precision):
     training = TRAINING.model_copy(update={"max_epochs": 4, "precision": precision})
-    train(DATASET, NETWORK, training, tmp_path / "whole", ignore)
+    train(DATASET, network, training, tmp_path / "whole", ignore)
     with pytest.raises(Killed):
-        train(DATASET, NETWORK, training, tmp_path / "resumed", kill_after_epoch(epoch))
+        train(DATASET, network, training, tmp_path / "resumed", kill_after_epoch(epoch))
     epochs = []
-    train(DATASET, NETWORK, training, tmp_path / "resumed", lambda progress: epochs.append(progress.epoch))
+    train(DATASET, network, training, tmp_path / "resumed", lambda progress: epochs.append(progress.epoch))
     assert sorted(set(epochs)) == list(range(epoch, 5))
     assert same(last_weights(tmp_path / "resumed"), last_weights(tmp_path / "whole"))
     assert same(best_weights(tmp_path / "resumed"), best_weights(tmp_path / "whole"))
 
 
-def test_a_seed_fixes_a_run(tmp_path):
+def test_a_run_killed_while_the_labels_are_learned_goes_on_to_the_same_weights_bit_for_bit(tmp_path, monkeypatch):
+    train(DATASET, NETWORK, TRAINING, tmp_path / "whole", ignore)
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
+    with pytest.raises(Killed):
+        train(DATASET, NETWORK, TRAINING, tmp_path / "resumed", kill_in_labels)
+    train(DATASET, NETWORK, TRAINING, tmp_path / "resumed", ignore)
+    assert same(best_weights(tmp_path / "resumed"), best_weights(tmp_path / "whole"))
+
+
+@EITHER
+def test_a_seed_fixes_a_run(tmp_path, network):
     for name, seed in (("first", 7), ("again", 7), ("other", 8)):
-        train(DATASET, NETWORK, TRAINING.model_copy(update={"seed": seed}), tmp_path / name, ignore)
-    assert same(last_weights(tmp_path / "first"), last_weights(tmp_path / "again"))
-    assert not same(last_weights(tmp_path / "first"), last_weights(tmp_path / "other"))
+        train(DATASET, network, TRAINING.model_copy(update={"seed": seed}), tmp_path / name, ignore)
+    assert same(best_weights(tmp_path / "first"), best_weights(tmp_path / "again"))
+    assert not same(best_weights(tmp_path / "first"), best_weights(tmp_path / "other"))
 
 
-def test_labels_of_validation_and_test_users_are_never_learned(tmp_path):
-    unseen_B = DATASET.split_B != 0
+def with_other_labels(splits):
+    """The dataset with the labels of the users of these splits turned round."""
+    turned_B = np.isin(DATASET.split_B, [SPLITS.index(split) for split in splits])
     activity_B, attributes_BA = DATASET.activity_B.copy(), DATASET.attributes_BA.copy()
-    activity_B[unseen_B] = 1 - activity_B[unseen_B]
-    attributes_BA[unseen_B] = np.where(attributes_BA >= 0, 2 - attributes_BA, -1)[unseen_B]
-    other = replace(DATASET, activity_B=activity_B, attributes_BA=attributes_BA)
+    activity_B[turned_B] = 1 - activity_B[turned_B]
+    attributes_BA[turned_B] = np.where(attributes_BA >= 0, 2 - attributes_BA, -1)[turned_B]
+    return replace(DATASET, activity_B=activity_B, attributes_BA=attributes_BA)
+
+
+def test_labels_of_test_users_change_nothing(tmp_path):
     train(DATASET, NETWORK, TRAINING, tmp_path / "true", ignore)
-    train(other, NETWORK, TRAINING, tmp_path / "false", ignore)
+    train(with_other_labels(["test"]), NETWORK, TRAINING, tmp_path / "false", ignore)
+    assert same(best_weights(tmp_path / "true"), best_weights(tmp_path / "false"))
+
+
+def test_labels_of_validation_and_test_users_never_teach_the_paper_network(tmp_path):
+    train(DATASET, PAPER, TRAINING, tmp_path / "true", ignore)
+    train(with_other_labels(["validation", "test"]), PAPER, TRAINING, tmp_path / "false", ignore)
     assert same(last_weights(tmp_path / "true"), last_weights(tmp_path / "false"))
 
 
-def test_labels_of_train_users_are_learned(tmp_path):
-    activity_B = np.where(DATASET.split_B == 0, 1 - DATASET.activity_B, DATASET.activity_B).astype(np.int8)
+def test_no_label_teaches_the_encoders(tmp_path):
     train(DATASET, NETWORK, TRAINING, tmp_path / "true", ignore)
-    train(replace(DATASET, activity_B=activity_B), NETWORK, TRAINING, tmp_path / "false", ignore)
-    assert not same(last_weights(tmp_path / "true"), last_weights(tmp_path / "false"))
+    train(with_other_labels(SPLITS), NETWORK, TRAINING, tmp_path / "false", ignore)
+    assert same(encoders(best_weights(tmp_path / "true")), encoders(best_weights(tmp_path / "false")))
 
 
-def test_held_out_items_are_never_learned(tmp_path):
+@EITHER
+def test_labels_of_train_users_are_learned(tmp_path, network):
+    train(DATASET, network, TRAINING, tmp_path / "true", ignore)
+    train(with_other_labels(["train"]), network, TRAINING, tmp_path / "false", ignore)
+    assert not same(best_weights(tmp_path / "true"), best_weights(tmp_path / "false"))
+
+
+@EITHER
+def test_held_out_items_are_never_learned(tmp_path, network):
     micro = DATASET.histories.micro
     ids, categories, times = micro.ids.copy(), micro.categories.copy(), micro.times.copy()
     for row in np.flatnonzero(DATASET.held_out_B == 2):
         stop = micro.offsets[row + 1]
         ids[stop - 2 : stop], categories[stop - 2 : stop], times[stop - 2 : stop] = 2, 2, times[stop - 1]
     other = replace(DATASET, histories=replace(DATASET.histories, micro=replace(micro, ids=ids, categories=categories, times=times)))
-    train(DATASET, NETWORK, TRAINING, tmp_path / "true", ignore)
-    train(other, NETWORK, TRAINING, tmp_path / "false", ignore)
+    train(DATASET, network, TRAINING, tmp_path / "true", ignore)
+    train(other, network, TRAINING, tmp_path / "false", ignore)
     assert same(last_weights(tmp_path / "true"), last_weights(tmp_path / "false"))
 
 
@@ -102,25 +149,52 @@ def test_next_items_of_test_users_are_learned_up_to_the_held_out_ones(tmp_path):
     items = [(user, f"i{position % 4}", "c", f"2026-05-0{position + 1}T00:00:00") for user in "abcd" for position in range(6)]
     dataset = dataset_of(app_log([]), item_log(items), users="abcd", split=dict.fromkeys("abcd", "test"))
     losses = []
-    training = TRAINING.model_copy(update={"max_epochs": 3})
+    training = TRAINING.model_copy(update={"max_epochs": 20, "patience": 20, "learning_rate": 0.01})
     train(dataset, NETWORK, training, tmp_path, lambda progress: losses.append(progress.losses["next_item"]))
     assert losses[-1] < losses[0]
 
 
-def test_training_lowers_the_loss(tmp_path):
+@EITHER
+def test_training_lowers_the_loss(tmp_path, network):
     training = TRAINING.model_copy(update={"max_epochs": 8, "patience": 8, "learning_rate": 0.01})
-    result = train(DATASET, NETWORK, training, tmp_path, ignore)
+    result = train(DATASET, network, training, tmp_path, ignore)
     assert result.history[-1].losses["total"] < 0.95 * result.history[0].losses["total"]
 
 
 def test_the_best_weights_are_kept_and_patience_ends_the_run(tmp_path, monkeypatch):
+    plain = TRAINING.model_copy(update={"averaging": 0.0})
     scores = iter([0.1, 0.5, 0.2, 0.3, 0.4])
     monkeypatch.setattr(loop, "score", lambda figures: next(scores))
-    result = train(DATASET, NETWORK, TRAINING.model_copy(update={"max_epochs": 9, "patience": 2}), tmp_path / "run", ignore)
+    result = train(DATASET, NETWORK, plain.model_copy(update={"max_epochs": 9, "patience": 2}), tmp_path / "run", ignore)
     assert (result.stopped, result.epochs, result.best_epoch, result.best_score) == ("patience", 4, 2, 0.5)
     monkeypatch.undo()
-    train(DATASET, NETWORK, TRAINING.model_copy(update={"max_epochs": 2}), tmp_path / "two", ignore)
-    assert same(best_weights(tmp_path / "run"), last_weights(tmp_path / "two"))
+    train(DATASET, NETWORK, plain.model_copy(update={"max_epochs": 2}), tmp_path / "two", ignore)
+    assert same(encoders(best_weights(tmp_path / "run")), encoders(last_weights(tmp_path / "two")))
+
+
+@pytest.mark.parametrize(("network", "averaging", "is_average"), [(NETWORK, 0.99, True), (NETWORK, 0.0, False), (PAPER, 0.99, False)])
+def test_the_default_keeps_the_average_of_its_weights(tmp_path, network, averaging, is_average):
+    events = [("a", "x", "c", "2026-05-01T00:00:00"), ("a", "y", "c", "2026-05-02T00:00:00")]
+    dataset = dataset_of(app_log([]), item_log(events), users=["a"])  # nothing to validate on: the latest epoch is the best
+    train(dataset, network, TRAINING.model_copy(update={"averaging": averaging}), tmp_path, ignore)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    kept, table = best_weights(tmp_path), "micro.embedding.ids.weight"
+    assert torch.equal(kept[table], checkpoint["network"][table]) == (not is_average)
+    assert any(
+        average.shape == kept[table].shape and torch.equal(average, kept[table]) for average in checkpoint["average"]["average"]
+    ) == (is_average)
+
+
+@pytest.mark.parametrize(
+    ("num_users", "size"), [(10, 32), (48 * 32, 32), (48 * 60, 64), (48 * 100, 128), (48 * 200, 256), (1_000_000, 256)]
+)
+def test_an_empty_batch_size_gives_some_48_steps_an_epoch(num_users, size):
+    assert loop._batch_size(TrainingConfig(), NETWORK, num_users) == size
+
+
+def test_an_empty_batch_size_is_the_sources_in_the_paper_preset_and_a_set_one_is_taken():
+    assert loop._batch_size(TrainingConfig(), PAPER, 10) == 256
+    assert [loop._batch_size(TrainingConfig(batch_size=7), network, 10) for network in (NETWORK, PAPER)] == [7, 7]
 
 
 def test_max_minutes_ends_the_run_after_the_epoch(tmp_path):
@@ -135,8 +209,9 @@ def test_without_anything_to_validate_on_the_latest_weights_are_the_best(tmp_pat
     assert (result.best_epoch, result.best_score, result.validation) == (2, None, {})
 
 
+@EITHER
 @pytest.mark.parametrize("absent", ["macro", "micro"])
-def test_a_dataset_of_one_view_trains(tmp_path, absent):
+def test_a_dataset_of_one_view_trains(tmp_path, network, absent):
     events = [(user, f"x{position}", "c", f"2026-05-0{position + 1}T00:00:00") for user in "abcdef" for position in range(4)]
     dataset = dataset_of(
         app_log([] if absent == "macro" else events),
@@ -145,7 +220,7 @@ def test_a_dataset_of_one_view_trains(tmp_path, absent):
         split=dict(zip("abcdef", ["train", "train", "train", "validation", "validation", "test"], strict=True)),
         activity=dict(zip("abcdef", [0, 1, 0, 1, 0, 1], strict=True)),
     )
-    result = train(dataset, NETWORK, TRAINING, tmp_path, ignore)
+    result = train(dataset, network, TRAINING, tmp_path, ignore)
     assert ("ndcg@10" in result.validation) == (absent == "macro")
     assert "activity_auc" in result.validation
 
@@ -169,32 +244,37 @@ def test_a_finished_run_asked_for_again_trains_no_epoch(tmp_path):
 def test_a_run_that_goes_on_tells_its_last_epoch_again(tmp_path):
     with pytest.raises(Killed):
         train(DATASET, NETWORK, TRAINING, tmp_path, kill_after_epoch(1))
-    epochs = []
-    train(DATASET, NETWORK, TRAINING, tmp_path, lambda progress: epochs.append((progress.phase, progress.epoch)))
-    assert epochs == [("epoch", 1), ("epoch", 2)]
+    reports = []
+    train(DATASET, NETWORK, TRAINING, tmp_path, reports.append)
+    assert reports[0].phase == "epoch"
+    assert [progress.epoch for progress in reports if progress.phase == "epoch"] == [1, 2]
 
 
-def test_progress_is_told_within_an_epoch(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("network", "validation", "labels"), [(NETWORK, [1, 2], range(1, 9)), (PAPER, [1, 2, 3], [])], ids=["default", "paper"]
+)
+def test_progress_is_told_within_an_epoch_and_while_labels_are_learned(tmp_path, monkeypatch, network, validation, labels):
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
     reports = []
-    train(DATASET, NETWORK, TRAINING.model_copy(update={"max_epochs": 1}), tmp_path, reports.append)
+    train(DATASET, network, TRAINING.model_copy(update={"max_epochs": 1}), tmp_path, reports.append)
     assert [(report.phase, report.step) for report in reports] == [
-        ("training", 1), ("training", 2), ("training", 3), ("validation", 1), ("validation", 2), ("validation", 3), ("epoch", 4),
+        ("training", 1), ("training", 2), ("training", 3), *(("validation", step) for step in validation), ("epoch", 4),
+        *(("labels", reader) for reader in labels),
     ]  # fmt: skip
     assert all(report.seconds_left >= 0 and report.users_per_s > 0 for report in reports)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path, monkeypatch):
-    steps = count(1)
+@pytest.mark.parametrize(("settings", "name"), [(NETWORK, "sequence_loss"), (PAPER, "joint_loss")], ids=["default", "paper"])
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path, monkeypatch, settings, name):
+    steps, original = count(1), getattr(loop, name)
 
     def diverging(network, batch, config):
-        losses = total_loss(network, batch, config)
+        losses = original(network, batch, config)
         return replace(losses, total=losses.total * (float("nan") if next(steps) == 7 else 1))
 
-    total_loss = loop.total_loss
-    monkeypatch.setattr(loop, "total_loss", diverging)
+    monkeypatch.setattr(loop, name, diverging)
     with pytest.raises(PermanentError, match=r"epoch 2, step 3 of 4: total=nan, next_item=\d.*learning_rate=0\.001.*lower"):
-        train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
+        train(DATASET, settings, TRAINING, tmp_path, ignore)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):

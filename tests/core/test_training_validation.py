@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.model.scoring import ItemScores
 from mfn_core.training.validation import Validation, score
 from tests.factories import app_log, dataset_of, item_log
 
@@ -32,22 +33,23 @@ class KnownNetwork:
     def parameters(self):
         return iter([torch.zeros(1)])
 
-    @property
-    def item_weight_ND(self):
-        return torch.eye(6)
-
     def __call__(self, batch):
         logits = torch.tensor([self.activity.get(row, 0.0) for row in batch.rows_B.tolist()])
         colour = torch.stack([-logits, logits], dim=1)
         return SimpleNamespace(activity_logits_B=logits, attribute_logits=[colour] * batch.attributes_BA.shape[1] or [colour])
 
-    def last_query_BD(self, outputs, batch):
-        return torch.eye(6)[self.wanted_item].repeat(len(batch.rows_B), 1)
+    def encode(self, batch):
+        return None
+
+    def last_item_scores(self, encoded, batch):
+        num_users = len(batch.rows_B)
+        wanted_BD = torch.eye(6)[self.wanted_item].repeat(num_users, 1)
+        return ItemScores(wanted_BD, torch.eye(6), torch.zeros(6), torch.zeros(num_users, 0, dtype=torch.int64), torch.zeros(num_users, 0))
 
 
 def measure(data, network, **settings):
     config = TrainingConfig(evaluation_batch_size=2, device="cpu", **settings)
-    return Validation(data, NetworkConfig(), config).measure(network, lambda step: None)
+    return Validation(data, NetworkConfig(), config).measure(network, lambda step: None, labels=True)
 
 
 def item(data, token):
@@ -92,3 +94,13 @@ def test_the_score_is_the_mean_over_the_tasks_that_were_measured():
     assert score(every_figure) == pytest.approx(0.5)
     assert score({"ndcg@10": 0.1, "hr@10": 0.9}) == pytest.approx(0.1)
     assert score({}) is None
+
+
+def test_without_labels_only_the_next_item_is_measured():
+    data = dataset(activity={"c": 0, "d": 1})
+    validation = Validation(data, NetworkConfig(), TrainingConfig(evaluation_batch_size=2, device="cpu"))
+    steps = []
+    figures = validation.measure(KnownNetwork({}), steps.append, labels=False)
+    assert set(figures) == {"hr@10", "ndcg@10"}
+    assert steps == [1, 2, 3]
+    assert (validation.num_steps(labels=False), validation.num_steps(labels=True)) == (3, 4)

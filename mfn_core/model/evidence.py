@@ -1,0 +1,148 @@
+"""What the encoders and the clock tell about users: all that the readers of the downstream labels see.
+
+Evidence is fixed once the encoders are, so the readers learn from a table of it, without the encoders.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mfn_core.data.batch import Batch
+from mfn_core.model.alignment import CategoryPooling, CategorySummary
+from mfn_core.model.encoder import ViewEncoder
+from mfn_core.model.outputs import Encoded
+from mfn_core.schema import PAD
+
+_HOUR, _DAY = 3600.0, 86_400
+_DAYS = (1, 7, 14, 28, 91)
+NUM_VOLUMES = 4 + len(_DAYS)
+
+
+@dataclass(frozen=True)
+class ViewEvidence:
+    """One view of B users, S = 2 D."""
+
+    state_BS: Tensor  # normalized state of the latest event, and the normalized mean of all states
+    category_states_BCD: Tensor  # mean embedding of the events of each category, normalized; zero where absent
+    category_counts_BC: Tensor  # float
+    volumes_BV: Tensor  # how much and how long ago; see ``volumes``
+    ids_BL: Tensor  # distinct ids, the others PAD
+
+    @property
+    def categories(self) -> CategorySummary:
+        """What the alignment reads."""
+        return CategorySummary(self.category_states_BCD, self.category_counts_BC, (self.category_counts_BC > 0).float())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Both views."""
+
+    macro: ViewEvidence
+    micro: ViewEvidence
+
+    def at(self, rows: Tensor) -> "Evidence":
+        """Some of the users."""
+        return _mapped(lambda tensors: tensors[0][rows], self)
+
+    @staticmethod
+    def concatenate(parts: "list[Evidence]") -> "Evidence":
+        """All users of some batches; id lists are padded to the longest."""
+        return _mapped(_joined, *parts)
+
+    def cpu(self) -> "Evidence":
+        """The same on the host."""
+        return _mapped(lambda tensors: tensors[0].cpu(), self)
+
+    def to(self, device: torch.device) -> "Evidence":
+        """The same on a device."""
+        return _mapped(lambda tensors: tensors[0].to(device), self)
+
+
+def gather_evidence(
+    encoded: Encoded, batch: Batch, macro: ViewEncoder, micro: ViewEncoder, pooling: tuple[CategoryPooling, CategoryPooling]
+) -> Evidence:
+    """Evidence of a batch whose views were encoded."""
+    return Evidence(
+        _view(
+            encoded.macro_hidden_BLD,
+            encoded.user_macro_BD,
+            batch.macro_ids_BL,
+            batch.macro_categories_BL,
+            batch.macro_times_BL,
+            batch.query_time_B,
+            macro,
+            pooling[0],
+        ),
+        _view(
+            encoded.micro_hidden_BLD,
+            encoded.user_micro_BD,
+            batch.micro_ids_BL,
+            batch.micro_categories_BL,
+            batch.micro_times_BL,
+            batch.query_time_B,
+            micro,
+            pooling[1],
+        ),
+    )
+
+
+def evidence_bytes(*, width: int, num_categories: int, num_events: int) -> int:
+    """Most bytes of one user: float32 states, categories and volumes of both views, int64 ids."""
+    return 4 * (4 * width + num_categories * (width + 1) + 2 * NUM_VOLUMES) + 8 * num_events
+
+
+def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
+    """Per user and view: is there any event, log number of events, log hours since the first and the last, log events of the last days.
+
+    All before the query time, within the window that the network reads; scaled to about 1.
+    """
+    has_B = valid_BL.any(1).float()
+    ages_BL = (query_time_B[:, None] - times_BL).clamp(min=0)
+    none = torch.iinfo(torch.int64).max
+    latest_B = ages_BL.masked_fill(~valid_BL, none).amin(1)
+    oldest_B = ages_BL.masked_fill(~valid_BL, -1).amax(1)
+    since = [torch.log1p(age_B.clamp(min=0).float() / _HOUR) / 5 * has_B for age_B in (oldest_B, latest_B)]
+    recent = [torch.log1p(((ages_BL <= days * _DAY) & valid_BL).sum(1).float()) / 2 for days in _DAYS]
+    return torch.stack([has_B, torch.log1p(valid_BL.sum(1).float()) / 3, *since, *recent], 1)
+
+
+def _view(
+    hidden_BLD: Tensor,
+    latest_BD: Tensor,
+    ids_BL: Tensor,
+    categories_BL: Tensor,
+    times_BL: Tensor,
+    query_time_B: Tensor,
+    encoder: ViewEncoder,
+    pooling: CategoryPooling,
+) -> ViewEvidence:
+    valid_BL = ids_BL != PAD
+    hidden_BLD = hidden_BLD.float() * valid_BL[:, :, None]
+    mean_BD = hidden_BLD.sum(1) / valid_BL.sum(1, keepdim=True).clamp(min=1)
+    width = (mean_BD.shape[1],)
+    state_BS = torch.cat([functional.layer_norm(latest_BD.float(), width), functional.layer_norm(mean_BD, width)], 1)
+    summary = pooling(encoder.embedding.meaning(ids_BL, categories_BL), categories_BL)
+    return ViewEvidence(state_BS, summary.states_BCD, summary.counts_BC, volumes(times_BL, valid_BL, query_time_B), _distinct(ids_BL))
+
+
+def _distinct(ids_BL: Tensor) -> Tensor:
+    """The ids of each row once, the repetitions PAD, in ascending order: the readers ask which, not when."""
+    sorted_BL = ids_BL.sort(1).values
+    repeated_BL = functional.pad(sorted_BL[:, 1:] == sorted_BL[:, :-1], (1, 0))
+    return sorted_BL.masked_fill(repeated_BL, PAD)
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([functional.pad(tensor, (0, longest - tensor.shape[1])) if tensor.ndim == 2 else tensor for tensor in tensors])
+
+
+def _mapped(function: Callable[[list[Tensor]], Tensor], *evidence: Evidence) -> Evidence:
+    def view(views: list[ViewEvidence]) -> ViewEvidence:
+        return ViewEvidence(*(function([getattr(each, field.name) for each in views]) for field in fields(ViewEvidence)))
+
+    return Evidence(view([each.macro for each in evidence]), view([each.micro for each in evidence]))

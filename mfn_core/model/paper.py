@@ -1,0 +1,125 @@
+"""The network of the source's figure (Bian et al., WWW 2021): ``preset=paper``.
+
+One gate fuses both views and their alignment into one representation, from which all three downstream tasks are read and through
+which all of them train the encoders. The default network, ``network.py``, differs where this one lost; docs/model.md says why and
+by how much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mfn_core.data.batch import Batch
+from mfn_core.model.alignment import CategoryAlignment
+from mfn_core.model.encoder import ViewEncoder
+from mfn_core.model.fusion import GatedFusion
+from mfn_core.model.heads import ClassificationHead, NextItemQuery
+from mfn_core.model.outputs import Encoded, Outputs, encode
+from mfn_core.model.scoring import ItemScores
+
+
+@dataclass(frozen=True)
+class PaperOutputs(Outputs):
+    """With the weights that are the source's own."""
+
+    macro_attention_BG: Tensor  # a_g
+    micro_attention_BK: Tensor  # a_l
+    gate_B3D: Tensor  # weights of u_g, m and u_l
+
+
+class PaperNetwork(nn.Module):
+    """Two views, their alignment by category, a gate, and three downstream tasks.
+
+    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. The forward pass never waits for
+    the device: no value is read back, no shape depends on one.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_macro_ids: int,
+        num_macro_categories: int,
+        num_micro_ids: int,
+        num_micro_categories: int,
+        attribute_sizes: Sequence[int],
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        max_macro_length: int,
+        max_micro_length: int,
+        num_alignment_filters: int,
+    ) -> None:
+        super().__init__()
+        self.user_width = width
+        self.macro = ViewEncoder(
+            num_ids=num_macro_ids,
+            num_categories=num_macro_categories,
+            width=width,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            max_length=max_macro_length,
+        )
+        self.micro = ViewEncoder(
+            num_ids=num_micro_ids,
+            num_categories=num_micro_categories,
+            width=width,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            max_length=max_micro_length,
+        )
+        self.alignment = CategoryAlignment(
+            num_macro_categories=num_macro_categories,
+            num_micro_categories=num_micro_categories,
+            width=width,
+            num_filters=num_alignment_filters,
+        )
+        self.fusion = GatedFusion(width)
+        self.next_item = NextItemQuery(width)
+        self.activity = ClassificationHead(width=width, num_logits=1, dropout=dropout)
+        self.attributes = nn.ModuleList(ClassificationHead(width=width, num_logits=size, dropout=dropout) for size in attribute_sizes)
+
+    def forward(self, batch: Batch) -> PaperOutputs:
+        """Represents B users; see ``next_item_scores`` for the recommendation task."""
+        encoded = self.encode(batch)
+        alignment = self.alignment(encoded.macro_hidden_BLD, batch.macro_categories_BL, encoded.micro_hidden_BLD, batch.micro_categories_BL)
+        user_BD, gate_B3D = self.fusion(
+            encoded.user_macro_BD, alignment.vector_BD, encoded.user_micro_BD, batch.macro_lengths_B > 0, batch.micro_lengths_B > 0
+        )
+        return PaperOutputs(
+            encoded=encoded,
+            alignment_BGK=alignment.matrix_BGK,
+            macro_attention_BG=alignment.macro_attention_BG,
+            micro_attention_BK=alignment.micro_attention_BK,
+            gate_B3D=gate_B3D,
+            user_BD=user_BD,
+            activity_logits_B=self.activity(user_BD).squeeze(1),
+            attribute_logits=[head(user_BD) for head in self.attributes],
+        )
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Both views; what the next item is scored from."""
+        return encode(self.macro, self.micro, batch)
+
+    def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor) -> ItemScores:
+        """Scores of the item that follows each of the flat micro positions."""
+        query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
+        return self._scores(query_BLD.flatten(0, 1)[positions_P])
+
+    def last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
+        """Scores of the item that follows the whole micro history.
+
+        An empty micro history leaves the macro term alone, without either the query is LayerNorm's bias: what suits everybody.
+        Its ``asof_BL[:, 0]`` is the last app event before the query time.
+        """
+        asof_B1 = batch.asof_BL.gather(1, (batch.micro_lengths_B - 1).clamp(min=0)[:, None])
+        return self._scores(self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, asof_B1).squeeze(1))
+
+    def _scores(self, query_PD: Tensor) -> ItemScores:
+        # Tied: items are scored with the embeddings they are read with.
+        weight_ND = self.micro.embedding.ids.weight
+        no_successors_P0 = query_PD.new_empty(len(query_PD), 0)
+        return ItemScores(query_PD, weight_ND, weight_ND.new_zeros(len(weight_ND)), no_successors_P0.long(), no_successors_P0)

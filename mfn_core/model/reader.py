@@ -1,0 +1,171 @@
+"""From the evidence to one downstream label: experts, a gate per label, and a blend of readers of different boldness.
+
+No label shares a parameter with another above the encoders: the labels overfit at different times and pull in different
+directions, so each is read, stopped and blended on its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mfn_core.model.affinity import CategoryAffinity
+from mfn_core.model.dropout import ByteDropout
+from mfn_core.model.evidence import Evidence
+from mfn_core.model.experts import (
+    AlignmentExpert,
+    ConcatenationExpert,
+    Copies,
+    CountExpert,
+    ProductExpert,
+    Reading,
+    Sizes,
+    normalized,
+    thinned,
+)
+from mfn_core.schema import PAD
+
+NUM_READINGS = 4
+READING_WIDTH = 32
+_DROPOUT = 0.3
+_FIRST_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What the readers may use."""
+
+    product: bool
+    alignment: bool
+    gate: bool
+    num_filters: int
+
+
+class GatedExperts(nn.Module):
+    """u = sum over experts e of lambda_e 2 sigmoid(G_e [LN(experts)]) * LN(e); the gates start open and equal."""
+
+    def __init__(self, sizes: Sizes, fusion: Fusion, *, only_counts: bool) -> None:
+        super().__init__()
+        size = {"num_readings": NUM_READINGS, "width": READING_WIDTH}
+        experts: list[nn.Module] = [CountExpert(sizes, **size)]
+        if not only_counts:
+            experts.append(ConcatenationExpert(sizes, **size, dropout=_DROPOUT))
+            if fusion.product:
+                experts.append(ProductExpert(sizes, **size, dropout=_DROPOUT))
+            if fusion.alignment:
+                experts.append(AlignmentExpert(sizes, **size, num_filters=fusion.num_filters, dropout=_DROPOUT))
+        self.experts = nn.ModuleList(experts)
+        num_gates = len(experts) if fusion.gate else 0
+        self.gates = nn.ModuleList(Copies(NUM_READINGS, len(experts) * READING_WIDTH, READING_WIDTH) for _ in range(num_gates))
+        for gate in self.gates:
+            assert isinstance(gate, Copies)
+            nn.init.zeros_(gate.weight)
+        self.weights = nn.Parameter(torch.full((len(experts), NUM_READINGS, 1, 1), _FIRST_WEIGHT))
+
+    def forward(self, reading: Reading) -> Tensor:
+        """[R, B, F]."""
+        voices = [normalized(expert(reading)) for expert in self.experts]
+        everything = torch.cat(voices, 2)
+        opened = (
+            [2 * torch.sigmoid(gate(everything)) * voice for gate, voice in zip(self.gates, voices, strict=True)] if self.gates else voices
+        )
+        return (self.weights * torch.stack(opened)).sum(0)
+
+
+class IdScores(nn.Module):
+    """Logistic regression on the ids a user has met, each once: the wide part, in the sense of Cheng et al. 2016."""
+
+    def __init__(self, *, num_macro_ids: int, num_micro_ids: int, num_logits: int) -> None:
+        super().__init__()
+        self.macro = nn.Embedding(num_macro_ids, num_logits, padding_idx=PAD)
+        self.micro = nn.Embedding(num_micro_ids, num_logits, padding_idx=PAD)
+        for table in (self.macro, self.micro):
+            nn.init.zeros_(table.weight)
+
+    def forward(self, evidence: Evidence) -> Tensor:
+        """Logits [B, classes]."""
+        tables = ((self.macro, evidence.macro.ids_BL), (self.micro, evidence.micro.ids_BL))
+        return sum(
+            (functional.embedding_bag(ids_BL, table.weight, mode="sum", padding_idx=PAD) for table, ids_BL in tables),
+            start=evidence.macro.state_BS.new_zeros(()),
+        )
+
+    def squared_norm(self) -> Tensor:
+        """What the ridge penalty weighs."""
+        return self.macro.weight.square().sum() + self.micro.weight.square().sum()
+
+
+class Reader(nn.Module):
+    """One reader of a label: gated experts, ids, or both."""
+
+    def __init__(self, experts: GatedExperts | None, ids: IdScores | None, *, num_logits: int) -> None:
+        super().__init__()
+        assert experts is not None or ids is not None
+        self.experts, self.ids = experts, ids
+        self.bias = nn.Parameter(torch.zeros(num_logits))
+        self.dropout = ByteDropout(_DROPOUT)
+        self.head = nn.ModuleList([Copies(NUM_READINGS, READING_WIDTH, READING_WIDTH), Copies(NUM_READINGS, READING_WIDTH, num_logits)])
+        nn.init.zeros_(self.head[1].get_parameter("weight"))
+
+    def forward(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """Logits [R, B, classes] of every reading, and the fused representations [R, B, F] they were read from."""
+        logits, fused = self.bias, None
+        if self.experts is not None:
+            fused = self.experts(reading)
+            hidden = functional.gelu(self.head[0](fused))
+            logits = logits + self.head[1](self.dropout(hidden))
+        if self.ids is not None:
+            logits = logits + self.ids(reading.evidence)
+        return logits if logits.ndim == 3 else logits[None], fused
+
+
+class LabelReader(nn.Module):
+    """A blend of four readers of one label, from the cautious to the bold: counts; ids; all experts; all experts and ids.
+
+    Few users, or a label that counts tell, suit the cautious; the blend is fitted on validation users (stacking, Wolpert 1992).
+    """
+
+    def __init__(self, sizes: Sizes, fusion: Fusion, *, num_macro_ids: int, num_micro_ids: int, num_logits: int) -> None:
+        super().__init__()
+
+        def ids() -> IdScores:
+            return IdScores(num_macro_ids=num_macro_ids, num_micro_ids=num_micro_ids, num_logits=num_logits)
+
+        self.readers = nn.ModuleList(
+            [
+                Reader(GatedExperts(sizes, fusion, only_counts=True), None, num_logits=num_logits),
+                Reader(None, ids(), num_logits=num_logits),
+                Reader(GatedExperts(sizes, fusion, only_counts=False), None, num_logits=num_logits),
+                Reader(GatedExperts(sizes, fusion, only_counts=False), ids(), num_logits=num_logits),
+            ]
+        )
+        self.register_buffer("blend_4", torch.full((len(self.readers),), 1 / len(self.readers)))
+        self.blend_4: Tensor
+
+    def forward(self, reading: Reading) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, classes], and the representation [B, R F] of the boldest reader without ids."""
+        answers = [reader(reading) for reader in self.readers]
+        probabilities = [logits.float().softmax(2).mean(0) for logits, _ in answers]
+        blended = sum(
+            (share * each for share, each in zip(self.blend_4, probabilities, strict=True)), start=torch.zeros_like(probabilities[0])
+        )
+        fused = answers[2][1]
+        assert fused is not None
+        return blended.clamp(min=torch.finfo(torch.float32).tiny).log(), fused.transpose(0, 1).flatten(1)
+
+
+def read(evidence: Evidence, affinity: CategoryAffinity, *, thin: bool = False) -> Reading:
+    """What the readers of all labels look at; ``thin`` leaves events out of the counts at random, as an augmentation."""
+    macro_BG, micro_BK = evidence.macro.category_counts_BC, evidence.micro.category_counts_BC
+    if thin:
+        macro_BG, micro_BK = thinned(macro_BG), thinned(micro_BK)
+    return Reading(evidence, macro_BG, micro_BK, affinity(evidence.macro.categories, evidence.micro.categories))
+
+
+def readers_of(labels: Sequence[int], sizes: Sizes, fusion: Fusion, *, num_macro_ids: int, num_micro_ids: int) -> nn.ModuleList:
+    """One reader per label, of so many classes."""
+    return nn.ModuleList(
+        LabelReader(sizes, fusion, num_macro_ids=num_macro_ids, num_micro_ids=num_micro_ids, num_logits=classes) for classes in labels
+    )

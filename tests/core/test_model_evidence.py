@@ -1,0 +1,117 @@
+"""What the readers see of a user, by hand."""
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mfn_core.model.evidence import NUM_VOLUMES, Evidence, ViewEvidence, evidence_bytes, volumes
+from tests.batches import ANNA, BORIS, EVERYBODY, NOBODY, User, batch_of, tiny_network
+
+HOUR, DAY = 3600, 86_400
+
+
+def evidence_of(*users: User, extra_padding: int = 0) -> Evidence:
+    network, batch = tiny_network(), batch_of(*users, extra_padding=extra_padding)
+    return network.evidence(network.encode(batch), batch)
+
+
+def assert_same(found: Evidence, expected: Evidence) -> None:
+    for view in ("macro", "micro"):
+        for field in fields(ViewEvidence):
+            pair = (getattr(getattr(evidence, view), field.name) for evidence in (found, expected))
+            torch.testing.assert_close(*pair, rtol=0, atol=2e-6, msg=lambda text, name=f"{view} {field.name}": f"{name}: {text}")
+
+
+class TestVolumes:
+    def test_by_hand(self) -> None:
+        # Ten days and twelve hours before the question; the third place is padding.
+        times, valid = torch.tensor([[100, 100 + 10 * DAY - 12 * HOUR, 0]]), torch.tensor([[True, True, False]])
+        said = volumes(times, valid, torch.tensor([100 + 10 * DAY]))
+        once, twice = math.log(2), math.log(3)
+        expected = [1, twice / 3, math.log(241) / 5, math.log(13) / 5, once / 2, once / 2, twice / 2, twice / 2, twice / 2]
+        torch.testing.assert_close(said, torch.tensor([expected]))
+
+    def test_last_days_count_to_the_second(self) -> None:
+        question = torch.tensor([9 * DAY])
+        on_the_edge, a_second_before = (volumes(torch.tensor([[8 * DAY - age]]), torch.tensor([[True]]), question) for age in (0, 1))
+        assert (on_the_edge[0, 4] > 0, a_second_before[0, 4] > 0) == (True, False)
+
+    def test_of_an_empty_history_are_zero(self) -> None:
+        said = volumes(torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.bool), torch.tensor([1_780_272_000]))
+        assert said.tolist() == [[0] * NUM_VOLUMES]
+
+    def test_depend_on_when_the_question_is_asked(self) -> None:
+        network, batch = tiny_network(), batch_of(ANNA)
+        later = replace(batch, query_time_B=batch.query_time_B + 30 * DAY)
+        now, then = (network.evidence(network.encode(each), each) for each in (batch, later))
+        assert now.macro.volumes_BV[0, 4] > then.macro.volumes_BV[0, 4] == 0
+        assert torch.equal(now.macro.state_BS, then.macro.state_BS)
+
+
+def test_states_are_the_normalized_latest_and_the_normalized_mean() -> None:
+    network, batch = tiny_network(), batch_of(ANNA, BORIS)  # Boris's histories are padded
+    encoded = network.encode(batch)
+    state = network.evidence(encoded, batch).micro.state_BS[1]
+    hidden = encoded.micro_hidden_BLD[1, :2]
+    torch.testing.assert_close(state[:8], functional.layer_norm(hidden[1], (8,)))
+    torch.testing.assert_close(state[8:], functional.layer_norm(hidden.mean(0), (8,)))
+
+
+def test_padding_changes_nothing_but_the_list_of_ids() -> None:
+    padded, bare = evidence_of(*EVERYBODY, extra_padding=4), evidence_of(*EVERYBODY)
+    for view in ("macro", "micro"):
+        assert sorted(set(getattr(padded, view).ids_BL[0].tolist())) == sorted({0, *getattr(bare, view).ids_BL[0].tolist()})
+    same_ids = replace(padded, macro=replace(padded.macro, ids_BL=bare.macro.ids_BL), micro=replace(padded.micro, ids_BL=bare.micro.ids_BL))
+    assert_same(same_ids, bare)
+
+
+def test_ids_are_named_once() -> None:
+    again = User(micro=((5, 2, 1), (3, 2, 2), (5, 2, 3), (1, 2, 4), (3, 2, 5)), asof=(-1,) * 5, targets=(0,))
+    ids = evidence_of(again).micro.ids_BL[0].tolist()
+    assert sorted(ids) == [0, 0, 1, 3, 5]
+
+
+def test_categories_are_pooled_from_what_their_events_are_and_not_from_when() -> None:
+    early = User(micro=((5, 4, 1), (6, 2, 2)), asof=(-1, -1), targets=(6,))
+    late = User(micro=((6, 2, 90), (5, 4, 150)), asof=(-1, -1), targets=(5,))
+    one, other = evidence_of(early).micro, evidence_of(late).micro
+    torch.testing.assert_close(one.category_states_BCD, other.category_states_BCD)
+    assert one.category_counts_BC.tolist() == [[0, 0, 1, 0, 1]]
+    assert not torch.allclose(one.state_BS, other.state_BS)
+
+
+def test_nobody_is_zero() -> None:
+    nothing = evidence_of(NOBODY).macro
+    assert not any(getattr(nothing, field.name).any() for field in fields(ViewEvidence))
+
+
+def test_some_users_may_be_taken_in_any_order() -> None:
+    assert_same(evidence_of(ANNA, BORIS).at(torch.tensor([1, 0])), evidence_of(BORIS, ANNA))
+
+
+def test_batches_of_unlike_length_are_joined() -> None:
+    joined = Evidence.concatenate([evidence_of(BORIS, NOBODY), evidence_of(ANNA)])
+    together = evidence_of(BORIS, NOBODY, ANNA)
+    assert joined.micro.ids_BL.shape == (3, 4)
+    assert [sorted(row) for row in joined.micro.ids_BL.tolist()] == [sorted(row) for row in together.micro.ids_BL.tolist()]
+    aligned = replace(
+        joined,
+        macro=replace(joined.macro, ids_BL=together.macro.ids_BL),
+        micro=replace(joined.micro, ids_BL=together.micro.ids_BL),
+    )
+    assert_same(aligned, together)
+
+
+def test_its_size_is_told_before_it_is_there() -> None:
+    evidence = evidence_of(ANNA)  # three apps, four items
+    tensors = [getattr(view, field.name) for view in (evidence.macro, evidence.micro) for field in fields(ViewEvidence)]
+    assert sum(tensor.nbytes for tensor in tensors) == evidence_bytes(width=8, num_categories=5 + 5, num_events=3 + 4)
+
+
+@pytest.mark.parametrize("moved", ["cpu", "to"])
+def test_it_moves_whole(moved) -> None:
+    evidence = evidence_of(ANNA)
+    assert_same(evidence.cpu() if moved == "cpu" else evidence.to(torch.device("cpu")), evidence)

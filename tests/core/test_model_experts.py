@@ -1,0 +1,143 @@
+"""Four ways to look at both views: of every user by itself, defined for every user, and each its own."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mfn_core.model.affinity import CategoryAffinity
+from mfn_core.model.alignment import AlignmentConvolution
+from mfn_core.model.experts import (
+    AlignmentExpert,
+    ConcatenationExpert,
+    Copies,
+    CountExpert,
+    ProductExpert,
+    Reading,
+    Sizes,
+    normalized,
+    root_share,
+    thinned,
+)
+from mfn_core.model.reader import read
+from tests.batches import ANNA, BORIS, EVERYBODY, NOBODY, User, batch_of, tiny_network
+
+SIZES = Sizes(state_dim=16, num_macro_categories=5, num_micro_categories=5)
+EXPERTS = {
+    "counts": lambda: CountExpert(SIZES, num_readings=3, width=4),
+    "concatenation": lambda: ConcatenationExpert(SIZES, num_readings=3, width=4, dropout=0.3),
+    "product": lambda: ProductExpert(SIZES, num_readings=3, width=4, dropout=0.3),
+    "alignment": lambda: AlignmentExpert(SIZES, num_readings=3, width=4, num_filters=2, dropout=0.3),
+}
+
+
+def reading_of(*users: User) -> Reading:
+    network, batch = tiny_network(), batch_of(*users)
+    return read(network.evidence(network.encode(batch), batch), CategoryAffinity(8))
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+class TestEveryExpert:
+    def expert(self, name: str) -> nn.Module:
+        torch.manual_seed(0)
+        return EXPERTS[name]().eval()
+
+    def test_permuted_users_give_permuted_readings(self, name: str) -> None:
+        expert, order = self.expert(name), [3, 0, 4, 2, 1]
+        straight, permuted = expert(reading_of(*EVERYBODY)), expert(reading_of(*(EVERYBODY[row] for row in order)))
+        assert straight.shape == (3, 5, 4)
+        torch.testing.assert_close(permuted, straight[:, order], rtol=0, atol=2e-6)
+
+    def test_a_user_without_a_view_or_without_any_is_read_all_the_same(self, name: str) -> None:
+        expert = self.expert(name)
+        voices = expert(reading_of(*EVERYBODY))
+        assert torch.isfinite(voices).all()
+        normalized(voices).square().sum().backward()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in expert.parameters())
+
+    def test_users_differ(self, name: str) -> None:
+        voices = self.expert(name)(reading_of(ANNA, BORIS, NOBODY))
+        assert not torch.allclose(voices[:, 0], voices[:, 1])
+        assert not torch.allclose(voices[:, 0], voices[:, 2])
+
+    def test_readings_are_copies_with_weights_of_their_own(self, name: str) -> None:
+        expert = self.expert(name)
+        before = expert(reading_of(ANNA))
+        with torch.no_grad():
+            for parameter in expert.parameters():
+                parameter[1] += 1
+        after = expert(reading_of(ANNA))
+        assert [torch.equal(after[reading], before[reading]) for reading in range(3)] == [True, False, True]
+        assert not torch.allclose(before[0], before[2])
+
+    def test_every_reading_has_its_own_dropout(self, name: str) -> None:
+        expert = self.expert(name).train()
+        with torch.no_grad():
+            for parameter in expert.parameters():
+                parameter.copy_(parameter[:1].expand_as(parameter))
+        torch.manual_seed(1)
+        voices = expert(reading_of(ANNA))
+        assert not torch.allclose(voices[0], voices[1])
+        expert.eval()
+        voices = expert(reading_of(ANNA))
+        torch.testing.assert_close(voices[0], voices[1])
+
+
+def test_copies_are_linear_layers_side_by_side() -> None:
+    torch.manual_seed(0)
+    copies, inputs_BX, inputs_RBX = Copies(2, 3, 4), torch.randn(5, 3), torch.randn(2, 5, 3)
+    nn.init.normal_(copies.bias)
+    for reading in range(2):
+        layer = (copies.weight[reading].T, copies.bias[reading, 0])
+        torch.testing.assert_close(copies(inputs_BX)[reading], functional.linear(inputs_BX, *layer))
+        torch.testing.assert_close(copies(inputs_RBX)[reading], functional.linear(inputs_RBX[reading], *layer))
+
+
+def test_the_root_share_by_hand() -> None:
+    assert root_share(torch.tensor([[0.0, 1.0, 3.0, 12.0], [0.0, 0.0, 0.0, 0.0]])).tolist() == [
+        [0.0, 0.25, pytest.approx(0.75**0.5 / 2), pytest.approx(0.75**0.5)],
+        [0.0, 0.0, 0.0, 0.0],
+    ]
+
+
+def test_thinned_counts_are_whole_numbers_with_a_fifth_less() -> None:
+    torch.manual_seed(0)
+    kept = thinned(torch.tensor([[0.0, 1.0, 10.0]]).expand(40_000, 3))
+    assert torch.equal(kept, kept.round())
+    assert (kept >= 0).all()
+    assert (kept <= torch.tensor([0.0, 1.0, 10.0])).all()
+    assert kept.mean(0).tolist() == pytest.approx([0, 0.8, 8], rel=0.02)
+
+
+def test_the_alignment_expert_filters_the_alignment_of_the_source_beside_what_is_active_alone() -> None:
+    torch.manual_seed(0)
+    expert = AlignmentExpert(SIZES, num_readings=1, width=20, num_filters=2, dropout=0.0).eval()
+    convolution = AlignmentConvolution(num_macro_categories=5, num_micro_categories=5, num_filters=2)
+    reading = reading_of(ANNA, BORIS)
+    active_BGK = reading.macro_share_BG[:, :, None] * reading.micro_share_BK[:, None, :]
+    for channel, matrix_BGK in enumerate((reading.affinity_BGK * active_BGK, active_BGK)):
+        with torch.no_grad():
+            for mine, theirs in ((expert.rows, convolution.rows), (expert.columns, convolution.columns)):
+                mine.zero_()
+                mine[0, channel] = theirs.weight.T
+            expert.output.weight[0] = torch.eye(20)
+        torch.testing.assert_close(expert(reading)[0], convolution(matrix_BGK))
+
+
+def test_the_product_expert_says_nothing_beside_a_view_that_says_nothing() -> None:
+    expert = ProductExpert(SIZES, num_readings=1, width=4, dropout=0.0).eval()
+    nn.init.normal_(expert.output.bias)
+    voices = expert(reading_of(*EVERYBODY))[0]
+    # Without biases in the factors yet, an absent view multiplies with zero.
+    assert [torch.allclose(voice, expert.output.bias[0, 0]) for voice in voices] == [False, False, True, True, True]
+
+
+def test_the_count_expert_reads_how_much_and_when_and_no_state() -> None:
+    torch.manual_seed(0)
+    expert, reading = CountExpert(SIZES, num_readings=1, width=4).eval(), reading_of(ANNA)
+    evidence = reading.evidence
+    before = expert(reading)
+    evidence.macro.state_BS.add_(1)
+    assert torch.equal(expert(reading), before)
+    evidence.macro.volumes_BV.add_(1)
+    assert not torch.allclose(expert(reading), before)
