@@ -2,13 +2,21 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check up down constraints picture clean
+.PHONY: help install demo compare test check up down constraints picture clean
 
 PYTHON ?= python3
 EXTRAS ?= dev
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 DATA ?=
+WORLD ?=
+SEEDS ?= 5
+MODELS ?=
+TRIALS ?= 8
+CUT ?=
+MINUTES ?=
+RECBOLE ?=
+JOBS ?= 2
 
 comma := ,
 empty :=
@@ -23,7 +31,7 @@ OF_DATA := $(if $(DATA),--data '$(DATA)')
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-install: $(STAMP) ## Create .venv and install the exact versions of constraints.txt (EXTRAS=dev,spark,celery,kubernetes,bench)
+install: $(STAMP) ## Create .venv and install the exact versions of constraints.txt (EXTRAS=dev,spark,celery,kubernetes)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"MFN needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}. Name another: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -35,6 +43,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Raw logs to a registered model through the real DAGs: simulated, or DATA=<folder> of your own
 	@$(BIN)/python -m deploy.local.demo $(OF_DATA)
+
+compare: $(STAMP) ## Every model on DATA=<folder> or WORLD=<world>: table, chart and benchmarks/results (SEEDS=5 MODELS= TRIALS=8 CUT= MINUTES= RECBOLE= JOBS=2)
+	@$(BIN)/python -m deploy.local.compare $(OF_DATA) --seeds $(SEEDS) --trials $(TRIALS) --jobs $(JOBS) $(if $(WORLD),--world $(WORLD)) \
+	  $(if $(MODELS),--models $(MODELS)) $(if $(CUT),--cut $(CUT)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RECBOLE),--recbole '$(RECBOLE)')
 
 test: $(STAMP) ## Run the tests
 	@$(BIN)/python -m pytest
@@ -62,6 +74,6 @@ constraints: $(STAMP) ## Resolve every extra anew and rewrite constraints.txt
 picture: $(STAMP) ## Print the flow of the DAGs as Mermaid, for README.md
 	@$(BIN)/python -m deploy.local.flow
 
-clean: ## Delete .venv and the caches; var/ (data, databases, models) stays
-	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## Delete .venv, .venv-bench and the caches; var/ (data, databases, models) stays
+	@rm -rf .venv .venv-bench .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -54,6 +54,18 @@ class TrainConfig(DatasetConfig, NetworkConfig, TrainingConfig):
     force: bool = Field(False, description="Train although a version with the same fingerprint is registered.")
 
 
+class CompareConfig(DatasetConfig, NetworkConfig, TrainingConfig):
+    """Models on one dataset: the network of this form, the same without one of its parts, and its rivals."""
+
+    first_day: date | None = Field(None, description="First curated day to learn from. Empty: all.")
+    last_day: date | None = Field(None, description="Last curated day to learn from. Empty: all.")
+    models: tuple[str, ...] | None = Field(None, description="Models to compare, by the names of tasks/comparison/lineup.py. Empty: all.")
+    seeds: int = Field(5, ge=1, le=100, description="Runs of every model; the first has the seed of the training, each other one more.")
+    trials: int = Field(8, ge=1, le=1000, description="Settings that each classical rival tries on validation. Networks are not tuned.")
+    recbole_scores: str = Field("", description="Folder of what RecBole's finished runs on this dataset wrote. Empty: none.")
+    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of the test users for intervals and verdicts.")
+
+
 class PromoteConfig(Config):
     """Makes a version the champion."""
 

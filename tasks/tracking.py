@@ -30,6 +30,7 @@ CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
 
 _SERVING_MODEL = Path(__file__).resolve().parent / "serving_model.py"
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic")
+_RUN_NAMES = {"mfn_train": "mfn", "mfn_compare": "compare"}
 _MAX_TAG = 4000
 _MAX_BATCH = 1000
 
@@ -44,22 +45,26 @@ class Version:
     aliases: tuple[str, ...]
 
 
-def open_run(settings: Settings, fingerprint: str, params: Mapping[str, Any], airflow_tags: Mapping[str, str]) -> str:
-    """The id of the training run with this fingerprint; made where there is none, running either way.
+def open_run(
+    settings: Settings, fingerprint: str, params: Mapping[str, Any], airflow_tags: Mapping[str, str], source: str = "mfn_train"
+) -> str:
+    """The id of the run with this fingerprint; made where there is none, running either way.
 
     Args:
         settings: this installation.
         fingerprint: of inputs, config and code.
         params: logged when the run is made, never again.
         airflow_tags: lead back to the Airflow run that goes on with it, e.g. ``airflow.url``.
+        source: the DAG whose run it is.
     """
     from mlflow.entities import Param
 
     client = _client(settings)
     run_id = find_run(settings, fingerprint)
     if run_id is None:
-        tags = {FINGERPRINT: fingerprint, "mlflow.source.name": "mfn_train", **airflow_tags}
-        run_id = client.create_run(_experiment_id(client, settings), tags=tags, run_name=f"mfn-{fingerprint[:8]}").info.run_id
+        tags = {FINGERPRINT: fingerprint, "mlflow.source.name": source, **airflow_tags}
+        name = f"{_RUN_NAMES[source]}-{fingerprint[:8]}"
+        run_id = client.create_run(_experiment_id(client, settings), tags=tags, run_name=name).info.run_id
     client.update_run(run_id, status="RUNNING")
     set_tags(settings, run_id, airflow_tags)
     logged = client.get_run(run_id).data.params
@@ -158,6 +163,35 @@ def log_json(settings: Settings, run_id: str, content: Mapping[str, Any], path: 
 def log_folder(settings: Settings, run_id: str, folder: Path, path: str) -> None:
     """Keep the files of a folder with the run, replacing those of the same name."""
     _client(settings).log_artifacts(run_id, str(folder), path)
+
+
+def log_comparison(
+    settings: Settings,
+    fingerprint: str,
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    dataset: Manifest,
+    folder: Path,
+    airflow_tags: Mapping[str, str],
+) -> str:
+    """Keep a comparison of models as a run of its own; its id.
+
+    Args:
+        settings: this installation.
+        fingerprint: of the comparison.
+        params: its settings.
+        metrics: figures by ``label/metric/model``.
+        dataset: that the models were measured on.
+        folder: its files: table, chart, rows.
+        airflow_tags: lead back to the Airflow run, if one made it.
+    """
+    run_id = open_run(settings, fingerprint, params, airflow_tags, source="mfn_compare")
+    log_dataset(settings, run_id, dataset)
+    log_metrics(settings, run_id, metrics)
+    log_folder(settings, run_id, folder, "comparison")
+    close_run(settings, run_id, succeeded=True)
+    return run_id
 
 
 def log_model(settings: Settings, run_id: str, fingerprint: str, bundle: Path) -> str:

@@ -20,6 +20,7 @@ CONFIGS = {
     "mfn_ingest_users": dag_configs.IngestUsersConfig,
     "mfn_validate": dag_configs.ValidateConfig,
     "mfn_train": dag_configs.TrainConfig,
+    "mfn_compare": dag_configs.CompareConfig,
     "mfn_promote": dag_configs.PromoteConfig,
     "mfn_score": dag_configs.ScoreConfig,
 }
@@ -102,9 +103,9 @@ def test_every_task_has_an_owner_a_timeout_and_retries_that_tell_permanent_from_
         assert task["tells_permanent_from_transient"], name
 
 
-def test_only_training_takes_the_gpu(fleet: dict[str, Any]) -> None:
+def test_only_what_trains_takes_the_gpu(fleet: dict[str, Any]) -> None:
     pools = {(dag_id, name): task["pool"] for dag_id, dag in fleet["dags"].items() for name, task in dag["tasks"].items()}
-    assert {task for task, pool in pools.items() if pool == "gpu"} == {("mfn_train", "train")}
+    assert {task for task, pool in pools.items() if pool == "gpu"} == {("mfn_train", "train"), ("mfn_compare", "measure")}
     assert set(pools.values()) == {"gpu", "default_pool"}
 
 

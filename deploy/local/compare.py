@@ -1,0 +1,211 @@
+"""``make compare``: every model on a folder of logs or on a simulated world, the models side by side in processes of their own.
+
+It runs the task bodies of the DAGs, in their order, in the installation that ``make demo`` of the same data has. The same command again
+finds what is done and computes what is missing.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, get_args
+
+from deploy.local.environment import HOME, composed
+from deploy.local.installation import Installation, installation, sole_user
+from mfn_core.config import SimulationConfig
+from mfn_core.errors import ConfigError, MFNError
+
+RESULTS = HOME / "benchmarks" / "results"
+WORLDS: tuple[str, ...] = get_args(SimulationConfig.model_fields["world"].annotation)
+_NAMED = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        meant, name = _meant(options)
+        with sole_user(meant):
+            compare(meant, name, options)
+    except MFNError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on where it was.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def compare(meant: Installation, name: str, options: argparse.Namespace) -> None:
+    """Compare the models on the data of an installation, and put rows, table and chart under ``benchmarks/results``.
+
+    Raises:
+        MFNError: a model could not be measured.
+    """
+    # One thread a model: more models at once are faster, and sums come in one order.
+    os.environ.update({**composed(meant.var), **meant.variables, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+    from tasks import compare as task
+    from tasks import storage
+    from tasks.build_dataset import build_dataset
+    from tasks.settings import load_settings
+
+    settings, config, say = load_settings(), _config(options), _Narrator()
+    _ingest(settings, options.world, say)
+    say("building the dataset")
+    planned = task.plan(settings, config)
+    dataset = build_dataset(settings, config, *map(date.fromisoformat, planned["days"]), planned["fingerprint"])
+    say(f"dataset {dataset['uri']}")
+    items = task.line_up(settings, config, dataset)
+    measured = _measure(settings, config, dataset, items, options.jobs, say)
+    say("resampling the test users")
+    made = task.report(settings, config, dataset, measured, {}, f"{name}: comparison of models")
+    folder = storage.local_folder(made["uri"], settings.scratch)
+    options.results.mkdir(parents=True, exist_ok=True)
+    for file in (task.JSON_FILE, task.MARKDOWN_FILE, task.CHART_FILE):
+        shutil.copyfile(folder / file, options.results / f"compare-{name}{Path(file).suffix}")
+    print(f"\n{(options.results / f'compare-{name}.md').read_text()}")
+    say(f"written to {options.results / f'compare-{name}'}.json, .md and .png")
+
+
+def _ingest(settings: Any, world: str | None, say: "_Narrator") -> None:
+    """Raw to curated and validated, as the DAGs do it."""
+    from mfn_core.schema import LOGS
+    from tasks.dag_configs import IngestConfig, ValidateConfig
+    from tasks.ingest import ingest_chunk, plan_ingest
+    from tasks.ingest_users import ingest_users
+    from tasks.plan import plan_validation
+    from tasks.simulate import simulate
+    from tasks.validate import validate_range
+
+    if world is not None:
+        say(f"simulating the world {world}")
+        simulate(settings, SimulationConfig(world=world))
+    for view in settings.views:
+        say(f"ingesting {LOGS[view].dataset}")
+        for chunk in plan_ingest(settings, LOGS[view], None, None, IngestConfig().days_per_chunk):
+            ingest_chunk(settings, LOGS[view], date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]))
+    say("ingesting users, validating days")
+    ingest_users(settings)
+    validate_range(settings, plan_validation(settings, ValidateConfig(), None), ValidateConfig())
+
+
+def _measure(
+    settings: Any, config: Any, dataset: dict[str, Any], items: list[dict[str, Any]], jobs: int, say: "_Narrator"
+) -> list[dict[str, Any]]:
+    """Manifests in the order of ``items``.
+
+    Raises:
+        MFNError: some failed; the others are measured all the same.
+    """
+    from tasks.compare import measure
+
+    say(f"measuring {len(items)} models and seeds, {jobs} at a time")
+    done: dict[int, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        futures: dict[Future[dict[str, Any]], int] = {
+            pool.submit(measure, settings, config, dataset, item): place for place, item in enumerate(items)
+        }
+        try:
+            for future in as_completed(futures):
+                place = futures[future]
+                name = f"{items[place]['model']} of seed {items[place]['seed']}"
+                try:
+                    done[place] = future.result()
+                    say(f"{len(done)}/{len(items)} {name}: {_figures(done[place]['facts'])}")
+                except Exception as error:  # whatever it is: hours of the other models must not be lost with it
+                    failed[name] = f"{type(error).__name__}: {error}"
+                    say(f"failed: {name}: {failed[name]}")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failed:
+        named = "\n".join(f"{name}: {why}" for name, why in list(failed.items())[:_NAMED])
+        raise MFNError(f"{len(failed)} of {len(items)} failed; the same command computes these alone.\n{named}")
+    return [done[place] for place in range(len(items))]
+
+
+def _figures(facts: Mapping[str, Any]) -> str:
+    from tasks.comparison.statistics import MAIN_METRICS
+
+    shown = [
+        f"{label} {metric} {'undefined' if figures[metric] is None else f'{figures[metric]:.4f}'}"
+        for task, labels in facts["figures"].items()
+        for label, figures in labels.items()
+        for metric in MAIN_METRICS[task]
+    ]
+    return f"{', '.join(shown)} ({facts['seconds']:.0f} s)"
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from pydantic import ValidationError
+
+    from tasks.dag_configs import CompareConfig
+
+    given = {
+        "seeds": options.seeds,
+        "trials": options.trials,
+        "models": options.models.split(",") if options.models else None,
+        "cut": options.cut,
+        "max_minutes": options.minutes,
+        "recbole_scores": None if options.recbole is None else str(options.recbole.resolve()),
+    }
+    try:
+        return CompareConfig.model_validate({name: value for name, value in given.items() if value is not None} | dict(options.set))
+    except ValidationError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _meant(options: argparse.Namespace) -> tuple[Installation, str]:
+    """The installation, and the name of its data in the results."""
+    if (options.data is None) == (options.world is None):
+        raise ConfigError(f"give either DATA=<folder of logs> or WORLD=<{'|'.join(WORLDS)}>")
+    if options.world is None:
+        meant = installation(options.data)
+        return meant, options.data.resolve().name
+    of_settings = installation(None)
+    return Installation(of_settings.root, of_settings.root / "worlds" / options.world, None, of_settings.views), f"sim-{options.world}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="a folder that follows the data contract")
+    parser.add_argument("--world", choices=WORLDS, help="a simulated world instead")
+    parser.add_argument("--seeds", type=int, help="runs of every model")
+    parser.add_argument("--models", help="names, separated by commas; all by default")
+    parser.add_argument("--trials", type=int, help="settings that each classical rival tries")
+    parser.add_argument("--cut", help="day of the cut")
+    parser.add_argument("--minutes", type=float, help="limit of each network's training")
+    parser.add_argument("--recbole", type=Path, help="folder of what RecBole's runs on this dataset wrote")
+    parser.add_argument("--jobs", type=int, default=2, help="models at a time, one thread each")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where rows, table and chart go")
+    parser.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="any other field of the form of mfn_compare"
+    )
+    return parser
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+class _Narrator:
+    """Tells the terminal what goes on, with the time since the start."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        print(f"{minutes:3d}:{seconds:02d}  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

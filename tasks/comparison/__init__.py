@@ -1,0 +1,1 @@
+"""Models on one dataset: ``lineup`` (who) -> ``measuring`` (one model, one seed) -> ``statistics`` -> ``presentation``."""
