@@ -44,7 +44,7 @@ def test_the_information_loss_by_hand() -> None:
 
 def test_users_are_told_apart_within_their_group_alone_and_what_is_left_over_takes_no_part() -> None:
     affinity = CategoryAffinity(2)
-    views = users_of([[0], [1], [0], [1], [0]], num_categories=2)
+    views = users_of([[0], [1], [0], [1], [0, 1]], num_categories=2)
     two = users_of([[0], [1]], num_categories=2)
     torch.testing.assert_close(affinity.information_loss(views, views, 2), affinity.information_loss(two, two, 2))
 
