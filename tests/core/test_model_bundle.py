@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +121,16 @@ def test_settings_of_another_version_are_refused(folder: Path) -> None:
     (folder / "bundle.json").write_text(json.dumps(contents))
     with pytest.raises(ArtifactError, match=r"(?s)bundle.json cannot be read.*wdith"):
         load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"product": False}, "product"), ({"views": ("micro",)}, "views"), ({"gate": False, "alignment": False}, "alignment, gate")],
+)
+def test_what_the_paper_does_not_have_cannot_be_left_out_of_it(settings: dict[str, Any], named: str) -> None:
+    config = NetworkConfig(preset="paper", width=8, **settings)
+    with pytest.raises(ConfigError, match=f"^{named} cannot be changed with preset=paper; leave the default, or set preset=default"):
+        build_network(config, vocabularies("i1"), {})
 
 
 @pytest.mark.parametrize("num_heads", [3, 8])

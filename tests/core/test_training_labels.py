@@ -165,14 +165,22 @@ class TestAffinity:
         network = learned(self.MANY, head_epochs=1, mutual_information_weight=0.0)
         assert torch.equal(network.affinity.weight_DD, fresh(self.MANY).affinity.weight_DD)
 
-    def test_never_sees_test_users(self):
-        of_test = np.repeat(self.MANY.split_B == SPLITS.index("test"), self.MANY.histories.micro.lengths)
+    def other_categories(self, split: str) -> Dataset:
+        """The users of a split have met items of one category only."""
         micro = self.MANY.histories.micro
-        other = replace(micro, categories=np.where(of_test, 2, micro.categories).astype(np.int32))
-        network = fresh(self.MANY)
-        changed = replace(self.MANY, histories=replace(self.MANY.histories, micro=other))
-        learn_labels(network, changed, NETWORK, TRAINING.model_copy(update={"head_epochs": 1}), lambda done, total: None)
-        assert same(weights(network.affinity), weights(learned(self.MANY, head_epochs=1).affinity))
+        of_split = np.repeat(self.MANY.split_B == SPLITS.index(split), micro.lengths)
+        other = replace(micro, categories=np.where(of_split, 2, micro.categories).astype(np.int32))
+        return replace(self.MANY, histories=replace(self.MANY.histories, micro=other))
+
+    def test_never_sees_test_users(self):
+        true, false = (learned(dataset, head_epochs=1) for dataset in (self.MANY, self.other_categories("test")))
+        assert same(weights(true.affinity), weights(false.affinity))
+
+    def test_is_stopped_by_validation_users_and_not_taught(self, monkeypatch):
+        monkeypatch.setattr(labels, "_AFFINITY_EPOCHS", 1)
+        true, false = (learned(dataset, head_epochs=1) for dataset in (self.MANY, self.other_categories("validation")))
+        assert same(weights(true.affinity), weights(false.affinity))
+        assert not same(weights(true.affinity), weights(fresh(self.MANY).affinity))
 
 
 class TestBlend:
