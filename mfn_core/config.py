@@ -66,7 +66,9 @@ class NetworkConfig(Config):
         16, ge=1, le=512, description="Row filters, and as many column filters, of the alignment convolution."
     )
     num_successors: int = Field(32, ge=1, le=1024, description="Most frequent successors kept per item for the next-item score.")
-    transition_window: int = Field(5, ge=1, le=100, description="Latest items whose successors add to the next-item score.")
+    transition_window: int = Field(
+        8, ge=1, le=100, description="Latest items whose successors add to the next-item score, and how far ahead a successor may be."
+    )
     views: tuple[View, ...] = Field(("macro", "micro"), min_length=1, description="Views the network reads; one alone for comparison.")
     product: bool = Field(True, description="Let readers multiply the views. Off: for comparison.")
     alignment: bool = Field(True, description="Let readers see the alignment of the categories. Off: for comparison.")

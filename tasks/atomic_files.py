@@ -110,7 +110,7 @@ def target_ranks(
         query_PD=torch.zeros(num_users, 1),
         weight_ND=torch.zeros(num_items, 1),
         bias_N=torch.zeros(num_items),
-        successors_PM=torch.arange(num_items).expand(num_users, num_items),
+        gaining_PM=torch.arange(num_items).expand(num_users, num_items),
         gains_PM=scores_BN.float().cpu(),
     )
     target_B = torch.from_numpy(micro.ids[micro.offsets[rows + 1] - dropped].astype(np.int64))

@@ -97,7 +97,7 @@ def tiny_network(
         torch.nn.init.normal_(part)
     for module in network.modules():
         _fill(module)
-    if network.successors.counts_NM.shape[0] > max(DIARY):
+    if len(network.successors.gains_NM) > max(DIARY):
         for table in (network.successors, network.neighbours):
             table.fit(histories_of(DIARY, DIARY, DIARY), np.zeros(3, np.int8))
     return network.eval()

@@ -83,61 +83,56 @@ def next_app_loss(network: MacroMicroFusionNetwork, encoded: Encoded, batch: Bat
 def _next_loss(scores_of: Callable[[Tensor], ItemScores], targets_BL: Tensor) -> Tensor:
     targets = targets_BL.flatten()
     positions_P = torch.nonzero(targets > UNKNOWN).squeeze(1)
-    return catalogue_cross_entropy(scores_of(positions_P).without(_FIRST_ITEM), targets[positions_P] - _FIRST_ITEM)
+    scores = scores_of(positions_P)
+    return catalogue_cross_entropy(
+        scores.query_PD, scores.weight_ND[_FIRST_ITEM:], scores.bias_N[_FIRST_ITEM:], targets[positions_P] - _FIRST_ITEM
+    )
 
 
-def catalogue_cross_entropy(scores: ItemScores, target_P: Tensor) -> Tensor:
-    """Mean softmax cross-entropy at P positions over all N items, without ever holding [P, N] scores.
+def catalogue_cross_entropy(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor) -> Tensor:
+    """Mean softmax cross-entropy of the scores q . E_j + b_j at P positions over all N items, without ever holding [P, N] scores.
 
-    0 where P is 0. Under autocast the products run in the autocast type, the softmax and the sums over chunks in float32.
+    0 where P is 0. Under autocast products and softmax are in the autocast type, the sums over chunks in float32.
     """
-    return _CatalogueCrossEntropy.apply(scores.query_PD, scores.weight_ND, scores.bias_N, scores.successors_PM, scores.gains_PM, target_P)
+    return _CatalogueCrossEntropy.apply(query_PD, weight_ND, bias_N, target_P)
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
     """Computes the gradients beside the loss, chunk by chunk of positions, while the scores are at hand."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, successors_PM: Tensor, gains_PM: Tensor, target_P: Tensor
-    ) -> Tensor:
-        """See ``catalogue_cross_entropy``; which inputs want gradients is told by ``ctx.needs_input_grad``."""
+    def forward(ctx: Any, query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor) -> Tensor:
+        """See ``catalogue_cross_entropy``."""
         device = query_PD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query_PD.dtype
+        num_positions = max(1, len(query_PD))
         loss = query_PD.new_zeros((), dtype=torch.float32)
-        gradients = (
-            tuple(torch.zeros_like(tensor) for tensor in (query_PD, weight_ND, bias_N, gains_PM)) if any(ctx.needs_input_grad) else ()
-        )
+        gradients = tuple(torch.zeros_like(tensor, dtype=torch.float32) for tensor in (query_PD, weight_ND, bias_N))
         with torch.autocast(device, enabled=False):
-            queries, items, bias = query_PD.to(dtype), weight_ND.to(dtype), bias_N.float()
+            queries, items, bias = (tensor.to(dtype) for tensor in (query_PD, weight_ND, bias_N))
             chunk = max(1, _MAX_SCORES_PER_CHUNK // max(1, len(items)))
             for start in range(0, len(queries), chunk):
                 rows = slice(start, start + chunk)
-                scores_CN = (queries[rows] @ items.T).float().add_(bias)
-                scores_CN.scatter_add_(1, successors_PM[rows], gains_PM[rows].float())
-                log_normalizer_C1 = scores_CN.logsumexp(1, keepdim=True)
                 target_C1 = target_P[rows, None]
-                loss += (log_normalizer_C1 - scores_CN.gather(1, target_C1)).sum() / len(queries)
-                if not gradients:
-                    continue
-                # d loss / d scores = (softmax - one-hot) / P, in the memory of the scores.
-                gradient_CN = scores_CN.sub_(log_normalizer_C1).exp_()
-                gradient_CN.scatter_add_(1, target_C1, torch.full_like(target_C1, -1, dtype=gradient_CN.dtype))
-                gradient_CN.div_(len(queries))
-                gradients[2].add_(gradient_CN.sum(0))
-                gradients[3][rows] = gradient_CN.gather(1, successors_PM[rows])
-                gradient_CN = gradient_CN.to(dtype)
+                scores_CN = torch.addmm(bias, queries[rows], items.T)
+                softmax_CN = scores_CN.softmax(1)
+                # The likeliest item is at least 1 / N likely: its logarithm tells the normalizer where the target's would underflow.
+                log_normalizer_C = scores_CN.amax(1).float() - softmax_CN.amax(1).float().log()
+                loss += (log_normalizer_C - scores_CN.gather(1, target_C1).squeeze(1).float()).sum() / num_positions
+                # d loss / d scores = (softmax - one-hot) / P
+                gradient_CN = softmax_CN.scatter_add_(1, target_C1, torch.full_like(target_C1, -1, dtype=dtype))
                 gradients[0][rows] = gradient_CN @ items
                 gradients[1].add_(gradient_CN.T @ queries[rows])
-        ctx.save_for_backward(*gradients)
+                gradients[2].add_(gradient_CN.sum(0, dtype=torch.float32))
+        ctx.save_for_backward(*(gradient.div_(num_positions) for gradient in gradients))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scales the kept gradients."""
-        query, weight, bias, gains = (grad_loss * gradient for gradient in ctx.saved_tensors)
-        return query, weight, bias, None, gains, None
+        query, weight, bias = (grad_loss * gradient for gradient in ctx.saved_tensors)
+        return query, weight, bias, None
 
 
 def activity_loss(activity_logits_B: Tensor, activity_B: Tensor) -> Tensor:

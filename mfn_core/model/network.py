@@ -16,6 +16,7 @@ from mfn_core.data.batch import Batch
 from mfn_core.data.histories import Histories
 from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.alignment import CategoryPooling
+from mfn_core.model.blend import ItemBlend
 from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
@@ -23,8 +24,10 @@ from mfn_core.model.heads import CatalogueHead, NextItemQuery
 from mfn_core.model.outputs import Encoded, Outputs, encode
 from mfn_core.model.reader import NUM_READINGS, READING_WIDTH, Fusion, LabelReader, read, readers_of
 from mfn_core.model.scoring import ItemScores
-from mfn_core.model.transitions import Transitions, item_shares
+from mfn_core.model.transitions import Gains, Transitions, item_shares
 from mfn_core.schema import PAD, View
+
+_FIRST_SHARE = 0.3  # of the gains from the latest item
 
 
 class MacroMicroFusionNetwork(nn.Module):
@@ -79,6 +82,7 @@ class MacroMicroFusionNetwork(nn.Module):
         self.apps = CatalogueHead(num_ids=num_macro_ids, width=width)
         self.successors = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=1)
         self.neighbours = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=transition_window)
+        self.blend = ItemBlend([_FIRST_SHARE, *(_FIRST_SHARE / lag for lag in range(1, transition_window + 1))])
         self.macro_pooling = CategoryPooling(num_categories=num_macro_categories, width=width)
         self.micro_pooling = CategoryPooling(num_categories=num_micro_categories, width=width)
         self.affinity = CategoryAffinity(width)
@@ -128,40 +132,38 @@ class MacroMicroFusionNetwork(nn.Module):
         return gather_evidence(encoded, self._seen(batch), self.macro, self.micro, (self.macro_pooling, self.micro_pooling))
 
     def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor) -> ItemScores:
-        """Scores of the item that follows each of the flat micro positions, in training: without the counts of that very transition."""
+        """The network's own scores of the item that follows each of the flat micro positions: what it is trained on."""
         query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
-        users_P, steps_P = positions_P // batch.micro_ids_BL.shape[1], positions_P % batch.micro_ids_BL.shape[1]
-        targets_P = batch.targets_BL.flatten()[positions_P]
-        return self._item_scores(query_BLD.flatten(0, 1)[positions_P], batch, users_P, steps_P, targets_P)
+        return ItemScores.plain(query_BLD.flatten(0, 1)[positions_P], self.items.weight, self.items.bias)
 
     def last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
-        """Scores of the item that follows the whole micro history.
+        """Blended scores of the item that follows the whole micro history."""
+        return self.blend(self.own_last_item_scores(encoded, batch), self.gains(batch))
+
+    def own_last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
+        """The network's own scores of the item that follows the whole micro history.
 
         An empty micro history leaves the macro term alone, without either the scores are the biases: what suits everybody.
         Its ``asof_BL[:, 0]`` is the last app event before the query time.
         """
-        last_B = (batch.micro_lengths_B - 1).clamp(min=0)
-        query_BD = self.next_item(
-            encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B[:, None])
-        ).squeeze(1)
-        return self._item_scores(query_BD, batch, torch.arange(len(last_B), device=last_B.device), last_B, None)
+        last_B1 = (batch.micro_lengths_B - 1).clamp(min=0)[:, None]
+        query_B1D = self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B1))
+        return ItemScores.plain(query_B1D.squeeze(1), self.items.weight, self.items.bias)
+
+    def gains(self, batch: Batch) -> Gains:
+        """What the tables of counts add to the scores of the item that follows the whole micro history."""
+        seen = self._seen(batch)
+        tables = (self.successors, self.neighbours)
+        return Gains.concatenate([table(seen.micro_ids_BL, seen.micro_lengths_B) for table in tables], dim=1)
 
     def next_app_scores(self, encoded: Encoded, positions_P: Tensor) -> ItemScores:
         """Scores of the app that follows each of the flat macro positions."""
-        query_PD = self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P])
-        no_successors_P0 = query_PD.new_empty(len(query_PD), 0)
-        return ItemScores(query_PD, self.apps.weight, self.apps.bias, no_successors_P0.long(), no_successors_P0)
+        return ItemScores.plain(self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P]), self.apps.weight, self.apps.bias)
 
     @property
     def label_readers(self) -> list[LabelReader]:
         """Of activity, then of each attribute."""
         return [reader for reader in self.readers if isinstance(reader, LabelReader)]
-
-    def _item_scores(self, query_PD: Tensor, batch: Batch, users_P: Tensor, steps_P: Tensor, targets_P: Tensor | None) -> ItemScores:
-        ids_BL = self._seen(batch).micro_ids_BL
-        tables = [table(ids_BL, users_P, steps_P, targets_P) for table in (self.successors, self.neighbours)]
-        successors_PM, gains_PM = (torch.cat(parts, 1) for parts in zip(*tables, strict=True))
-        return ItemScores(query_PD, self.items.weight, self.items.bias, successors_PM, gains_PM)
 
     def _seen(self, batch: Batch) -> Batch:
         """The batch without the events of a view that is left out."""

@@ -121,5 +121,4 @@ class PaperNetwork(nn.Module):
     def _scores(self, query_PD: Tensor) -> ItemScores:
         # Tied: items are scored with the embeddings they are read with.
         weight_ND = self.micro.embedding.ids.weight
-        no_successors_P0 = query_PD.new_empty(len(query_PD), 0)
-        return ItemScores(query_PD, weight_ND, weight_ND.new_zeros(len(weight_ND)), no_successors_P0.long(), no_successors_P0)
+        return ItemScores.plain(query_PD, weight_ND, weight_ND.new_zeros(len(weight_ND)))

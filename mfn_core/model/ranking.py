@@ -65,7 +65,7 @@ def _blocks(scores: ItemScores) -> Iterator[tuple[slice, Tensor]]:
         here = scores.at(rows)
         with torch.autocast(weight_ND.device.type, enabled=False):
             scores_BN = torch.addmm(bias_N, here.query_PD.detach().float(), weight_ND.T)
-        yield rows, scores_BN.scatter_add_(1, here.successors_PM, here.gains_PM.detach().float())
+        yield rows, scores_BN.scatter_add_(1, here.gaining_PM, here.gains_PM.detach().float())
 
 
 def _mask(scores_BN: Tensor, seen_BL: Tensor | None, rows: slice) -> None:

@@ -1,13 +1,13 @@
-"""Which item has followed which: sparse residuals of the next-item scores.
+"""Which item has followed which: tables of counts that the next-item scores are blended with (``blend.py``).
 
-A network needs many steps to say what a table of counts knows after one pass; the table knows nothing of a history. The score of
-an item is the sum of both::
+A network needs many steps to say what a table of counts knows after one pass; the table knows nothing of a history. What an item j gains
+from an item i of the history is the log of its lift, smoothed by popularity::
 
-    s_j = q . E_j + b_j + sum_k alpha_k log(1 + P(j | i_k) / P(j))        P(j | i) = n_ij / (sum_j n_ij + kappa)
-
-over the latest items i_1, i_2, ... of the history. With b_j = log P(j), q = 0 and one item at alpha = 1 this is the log of the bigram
-estimate, smoothed by popularity: the rule of counts is a special case of the network.
+    g_j = log(1 + P(j | i) / P(j))        P(j | i) = n_ij / (sum_j n_ij + kappa)
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,66 +19,60 @@ from mfn_core.schema import PAD, UNKNOWN
 
 _KAPPA = 3.0
 _LEAST_POPULARITY = 1e-5
-_INITIAL_ALPHA = 0.3
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What the tables say of B users: K sources of M items each."""
+
+    items_BKM: Tensor  # int64; the same item several times where several sources name it
+    gains_BKM: Tensor  # 0 where the item is PAD
+
+    @staticmethod
+    def concatenate(parts: "Sequence[Gains]", dim: int) -> "Gains":
+        """Users one after the other (0), or sources side by side (1)."""
+        return Gains(torch.cat([part.items_BKM for part in parts], dim), torch.cat([part.gains_BKM for part in parts], dim))
+
+    def at(self, users: Tensor | slice) -> "Gains":
+        """Those of some users."""
+        return Gains(self.items_BKM[users], self.gains_BKM[users])
 
 
 class Transitions(nn.Module):
-    """The ``num_successors`` most frequent successors of every item, counted on training events; only alpha is learned.
+    """The ``num_successors`` most frequent successors of every item, counted on training events; nothing is learned.
 
-    Two items d events apart, ``d <= window``, count 1 / d. The ``window`` latest items of a history take part, each with an alpha of its
-    own, by how long ago it was. A window of 1 is the bigram.
+    Two items d events apart, ``d <= window``, count 1 / d, and the ``window`` latest items of a history take part. A window of 1 is the
+    bigram.
     """
 
     def __init__(self, *, num_items: int, num_successors: int, window: int) -> None:
         super().__init__()
         self.window = window
-        self.alpha_W = nn.Parameter(_INITIAL_ALPHA / torch.arange(1, window + 1))
         self.register_buffer("successors_NM", torch.zeros(num_items, num_successors, dtype=torch.int32))
-        self.register_buffer("counts_NM", torch.zeros(num_items, num_successors))
-        self.register_buffer("totals_N", torch.zeros(num_items))
-        self.register_buffer("popularity_N", torch.full((num_items,), 1 / num_items))
+        self.register_buffer("gains_NM", torch.zeros(num_items, num_successors))
         self.successors_NM: Tensor
-        self.counts_NM: Tensor
-        self.totals_N: Tensor
-        self.popularity_N: Tensor
+        self.gains_NM: Tensor
 
     def fit(self, micro: ViewHistories, held_out_B: NDArray[np.int8]) -> None:
         """Counts pairs of events that are not held out; UNKNOWN items and repetitions of an item take no part."""
         num_items, num_kept = self.successors_NM.shape
         items, successors, counts = _pair_counts(micro, held_out_B, self.window, num_items)
+        totals_N = np.bincount(items, weights=counts, minlength=num_items)
+        lifts = counts / (totals_N[items] + _KAPPA) / item_shares(micro, held_out_B, num_items)[successors]
         order = np.lexsort((successors, -counts, items))
-        items, successors, counts = items[order], successors[order], counts[order]
+        items, successors, gains = items[order], successors[order], np.log1p(lifts[order])
         places = np.arange(len(items)) - np.searchsorted(items, items)
         kept = places < num_kept
+        self.successors_NM.zero_()
+        self.gains_NM.zero_()
         self.successors_NM[items[kept], places[kept]] = torch.from_numpy(successors[kept].astype(np.int32))
-        self.counts_NM[items[kept], places[kept]] = torch.from_numpy(counts[kept].astype(np.float32))
-        totals_N = np.bincount(items, weights=counts, minlength=num_items)
-        self.totals_N.copy_(torch.from_numpy(totals_N.astype(np.float32)))
-        self.popularity_N.copy_(torch.from_numpy(item_shares(micro, held_out_B, num_items).astype(np.float32)))
+        self.gains_NM[items[kept], places[kept]] = torch.from_numpy(gains[kept].astype(np.float32))
 
-    def forward(self, ids_BL: Tensor, users_P: Tensor, steps_P: Tensor, target_P: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Items [P, window x M] that have followed the latest ones, and what each gains; free places are PAD and gain 0.
-
-        Args:
-            ids_BL: Histories.
-            users_P: Row of each position in ``ids_BL``.
-            steps_P: Latest event that each position may read.
-            target_P: In training, the item that follows: its pairs are among those counted, and are taken out, or the table would know
-                the answer. None: nothing is taken out.
-        """
-        answers = [self._lag(ids_BL, users_P, steps_P, target_P, lag) for lag in range(1, self.window + 1)]
-        return torch.cat([successors for successors, _ in answers], 1), torch.cat([gains for _, gains in answers], 1)
-
-    def _lag(self, ids_BL: Tensor, users_P: Tensor, steps_P: Tensor, target_P: Tensor | None, lag: int) -> tuple[Tensor, Tensor]:
-        events_P = steps_P - (lag - 1)
-        items_P = ids_BL[users_P, events_P.clamp(min=0)].masked_fill(events_P < 0, PAD)
-        successors_PM = self.successors_NM[items_P].long()
-        counts_PM, totals_P = self.counts_NM[items_P], self.totals_N[items_P]
-        if target_P is not None:
-            counts_PM = (counts_PM - (successors_PM == target_P[:, None]) / lag).clamp(min=0)
-            totals_P = (totals_P - 1 / lag).clamp(min=0)
-        lift_PM = counts_PM / ((totals_P[:, None] + _KAPPA) * self.popularity_N[successors_PM])
-        return successors_PM, self.alpha_W[lag - 1] * torch.log1p(lift_PM)
+    def forward(self, ids_BL: Tensor, lengths_B: Tensor) -> Gains:
+        """What has followed each of the latest items, the latest first; free places are PAD and gain 0."""
+        events_BW = lengths_B[:, None] - 1 - torch.arange(self.window, device=ids_BL.device)
+        items_BW = ids_BL.gather(1, events_BW.clamp(min=0)).masked_fill(events_BW < 0, PAD)
+        return Gains(self.successors_NM[items_BW].long(), self.gains_NM[items_BW])
 
 
 def item_shares(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: int) -> NDArray[np.float64]:

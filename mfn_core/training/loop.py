@@ -38,6 +38,7 @@ from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.schema import SPLITS
 from mfn_core.training import BUNDLE, RESULT
 from mfn_core.training.averaging import WeightAverage
+from mfn_core.training.blending import fit_blend
 from mfn_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mfn_core.training.device import pick_device, pick_precision
 from mfn_core.training.feed import feed
@@ -194,6 +195,8 @@ class _Run:
                 self._tell("validation", epoch, step, self._validation.num_steps(labels=self._is_paper), losses, users_per_s)
 
         with self._autocast(), self._average.applied():
+            if isinstance(self._network, MacroMicroFusionNetwork):
+                fit_blend(self._network, self._validation)
             figures = self._validation.measure(self._network, tick, labels=self._is_paper)
             reached = score(figures)
             best = self._best(epoch, reached)

@@ -4,13 +4,16 @@ Activity and attributes are measured on users of the validation split, on everyt
 second last micro event of any user, from the prefix before it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.data.batch import Batch
 from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import Histories
@@ -22,6 +25,16 @@ from mfn_core.training.feed import Rows, feed
 
 MAX_RANKED_USERS = 20_000
 _VALIDATION = SPLITS.index("validation")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which item comes next, of B users: the second last micro event of each."""
+
+    positions: Rows  # in the rows that were asked about
+    batch: Batch
+    target_B: Tensor  # UNKNOWN where the vocabulary lacks the item
+    seen_BL: Tensor | None  # not to be recommended, padded with PAD; None: all may be
 
 
 class Validation:
@@ -36,9 +49,9 @@ class Validation:
         ranked = np.flatnonzero(dataset.held_out_B == 2)
         if len(ranked) > MAX_RANKED_USERS:
             ranked = np.sort(np.random.default_rng(config.seed).choice(ranked, MAX_RANKED_USERS, replace=False))
-        self._ranked_rows = ranked
+        self.ranked_rows = ranked
         self._label_steps, self._ranked_steps = (
-            -(-len(rows) // config.evaluation_batch_size) for rows in (self._label_rows, self._ranked_rows)
+            -(-len(rows) // config.evaluation_batch_size) for rows in (self._label_rows, self.ranked_rows)
         )
 
     def num_steps(self, *, labels: bool) -> int:
@@ -95,13 +108,21 @@ class Validation:
         return figures | {"attribute_auc": float(np.mean(defined)) if defined else None}
 
     def _ranking_figures(self, network: Network, tick: Callable[[int], None], done: int) -> dict[str, float | None]:
-        dataset, rows = self._dataset, self._ranked_rows
-        micro = dataset.histories.micro
-        targets_B = micro.ids[micro.offsets[rows + 1] - 2].astype(np.int64)
-        ranks_B = np.full(len(rows), np.inf)
-        device = _device(network)
+        ranks_B = np.full(len(self.ranked_rows), np.inf)
+        for step, asked in enumerate(self.questions(self.ranked_rows, _device(network)), start=1):
+            scores = network.last_item_scores(network.encode(asked.batch), asked.batch)
+            ranks = target_ranks(scores, asked.target_B, asked.seen_BL).cpu().numpy()
+            ranks_B[asked.positions] = np.where(asked.target_B.cpu().numpy() > UNKNOWN, ranks, np.inf)
+            tick(done + step)
+        metrics = ranking_metrics(ranks_B)
+        return {"hr@10": metrics["hr@10"], "ndcg@10": metrics["ndcg@10"]}
 
-        def make(positions: Rows):
+    def questions(self, rows: Rows, device: torch.device) -> Iterator[Question]:
+        """The next-item questions of some of ``ranked_rows``, users of like length together, on a device."""
+        dataset = self._dataset
+        micro = dataset.histories.micro
+
+        def make(positions: Rows) -> Batch:
             return collate(
                 dataset.histories,
                 rows[positions],
@@ -112,17 +133,11 @@ class Validation:
             )
 
         order = self._order(rows)
-        for step, (positions, batch) in enumerate(zip(order, feed(make, order, device), strict=True), start=1):
-            scores = network.last_item_scores(network.encode(batch), batch)
-            seen_BL = None
-            if self._config.mask_seen:
-                seen_BL = torch.as_tensor(micro.padded_ids(rows[positions], dropped=2), device=device)
-            ranks = target_ranks(scores, torch.as_tensor(targets_B[positions], device=device), seen_BL)
-            known = targets_B[positions] > UNKNOWN
-            ranks_B[positions[known]] = ranks.cpu().numpy()[known]
-            tick(done + step)
-        metrics = ranking_metrics(ranks_B)
-        return {"hr@10": metrics["hr@10"], "ndcg@10": metrics["ndcg@10"]}
+        for positions, batch in zip(order, feed(make, order, device), strict=True):
+            users = rows[positions]
+            target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - 2].astype(np.int64), device=device)
+            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=2), device=device) if self._config.mask_seen else None
+            yield Question(positions, batch, target_B, seen_BL)
 
     def _order(self, rows: Rows) -> list[Rows]:
         """Positions in ``rows``, users of like length together."""

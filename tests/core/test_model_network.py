@@ -50,7 +50,7 @@ def said(outputs: Outputs) -> dict[str, Tensor]:
 
 def dense(scores: ItemScores) -> Tensor:
     """The scores of all items [P, N]."""
-    return (scores.query_PD @ scores.weight_ND.T + scores.bias_N).scatter_add(1, scores.successors_PM, scores.gains_PM)
+    return (scores.query_PD @ scores.weight_ND.T + scores.bias_N).scatter_add(1, scores.gaining_PM, scores.gains_PM)
 
 
 def last_scores(network: Network, *users: User, extra_padding: int = 0) -> Tensor:
@@ -170,12 +170,11 @@ class TestEitherNetwork:
         torch.testing.assert_close(query_PD, network.next_item.norm(encoded.micro_hidden_BLD[0]))
 
     def test_scores_of_the_whole_history_are_those_of_its_last_position(self, make) -> None:
-        # But for the counts that training takes out, see the tests of the transitions.
+        # But for the gains of the default network, which join after training.
         network, batch = make(), batch_of(ANNA, BORIS)
         encoded = network.encode(batch)
         whole, last = network.last_item_scores(encoded, batch), network.next_item_scores(encoded, batch, torch.tensor([3, 4 + 1]))
         torch.testing.assert_close(whole.query_PD, last.query_PD)
-        assert torch.equal(whole.successors_PM, last.successors_PM)
         assert whole.weight_ND is last.weight_ND
 
     def test_an_empty_history_still_knows_the_apps(self, make) -> None:
@@ -190,7 +189,7 @@ class TestDefaultNetwork:
         network = tiny_network()
         loss_of(network, *EVERYBODY).total.backward()
         reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-        taught = ("macro.", "micro.", "next_item.", "items.", "next_app.", "apps.", "successors.", "neighbours.")
+        taught = ("macro.", "micro.", "next_item.", "items.", "next_app.", "apps.")
         assert reached == {name for name, _ in network.named_parameters() if name.startswith(taught)}
 
     def test_the_labels_reach_every_part_of_every_reader(self) -> None:
@@ -228,8 +227,8 @@ class TestDefaultNetwork:
         network = tiny_network()
         macro, micro = histories_of([3, 3, 3, 4]), histories_of([5, 6, 7, 8, 9])
         network.count(Histories(np.array(["ann"], object), macro, micro, np.zeros(5, np.int32)), np.array([2], np.int8))
-        assert network.successors.totals_N.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 0]
-        assert network.neighbours.totals_N.tolist() == [0, 0, 0, 0, 0, 1.5, 1, 0, 0, 0]
+        assert network.successors.successors_NM[:, :2].tolist() == [[0, 0]] * 5 + [[6, 0], [7, 0]] + [[0, 0]] * 3
+        assert network.neighbours.successors_NM[:, :2].tolist() == [[0, 0]] * 5 + [[6, 7], [7, 0]] + [[0, 0]] * 3
         items, apps = (head.bias.exp() / head.bias.exp().max() for head in (network.items, network.apps))
         # A third of the items each; what never occurs counts 1e-5 of the events.
         torch.testing.assert_close(items, torch.tensor([3e-5] * 5 + [1.0] * 3 + [3e-5] * 2), rtol=1e-3, atol=0)
@@ -245,7 +244,7 @@ class TestDefaultNetwork:
     def test_what_has_followed_gains(self) -> None:
         network, batch = tiny_network(), batch_of(ANNA)
         scores = network.last_item_scores(network.encode(batch), batch)
-        gained = torch.zeros(10).scatter_add(0, scores.successors_PM[0], scores.gains_PM[0])
+        gained = torch.zeros(10).scatter_add(0, scores.gaining_PM[0], scores.gains_PM[0])
         # Anna ends in 7, 2; in the diary 3 and 4 come after 2, and 2 and 3 after 7.
         assert gained.nonzero().flatten().tolist() == [2, 3, 4]
 
@@ -281,8 +280,7 @@ class TestDefaultNetwork:
         shapes = shapes_of(NetworkConfig(width=64))
         assert shapes["macro.embedding.ids.weight"] == (14, 64)
         assert shapes["items.weight"] == shapes["micro.embedding.ids.weight"] == (22, 64)
-        assert shapes["successors.alpha_W"] == (1,)
-        assert shapes["neighbours.alpha_W"] == (5,)
+        assert build_network(NetworkConfig(width=64), patterned_dataset().vocabularies, {}).blend.shares_K.shape == (1 + 8,)
         # Counts, concatenation, product, alignment: a gate each.
         assert shapes["readers.1.readers.2.experts.gates.3.weight"] == (4, 4 * 32, 32)
         assert "readers.1.readers.2.experts.gates.4.weight" not in shapes

@@ -70,7 +70,7 @@ def test_biases_and_gains_count() -> None:
 
 
 def test_an_item_gains_as_often_as_it_is_named() -> None:
-    twice = replace(scores_of(), successors_PM=torch.tensor([[3, 3]]), gains_PM=torch.tensor([[1.5, 1.5]]))
+    twice = replace(scores_of(), gaining_PM=torch.tensor([[3, 3]]), gains_PM=torch.tensor([[1.5, 1.5]]))
     assert target_ranks(twice, torch.tensor([3]), None).tolist() == [0]
     assert top_items(twice, 1, None)[1].tolist() == [[4]]
 

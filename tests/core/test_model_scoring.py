@@ -8,7 +8,7 @@ SCORES = ItemScores(
     query_PD=torch.tensor([[1.0], [2.0]]),
     weight_ND=torch.tensor([[9.0], [9.0], [3.0], [4.0]]),
     bias_N=torch.tensor([0.0, 0.1, 0.2, 0.3]),
-    successors_PM=torch.tensor([[3, 0], [1, 2]]),
+    gaining_PM=torch.tensor([[3, 0], [1, 2]]),
     gains_PM=torch.tensor([[0.5, 0.0], [0.7, 0.9]]),
 )
 
@@ -17,7 +17,7 @@ def test_some_positions_keep_all_items() -> None:
     for positions in (torch.tensor([1]), slice(1, 2)):
         second = SCORES.at(positions)
         assert second.query_PD.tolist() == [[2.0]]
-        assert second.successors_PM.tolist() == [[1, 2]]
+        assert second.gaining_PM.tolist() == [[1, 2]]
         torch.testing.assert_close(second.gains_PM, torch.tensor([[0.7, 0.9]]))
         assert second.weight_ND is SCORES.weight_ND
         assert second.bias_N is SCORES.bias_N
@@ -27,11 +27,8 @@ def test_positions_may_be_taken_in_any_order() -> None:
     assert SCORES.at(torch.tensor([1, 0, 1])).query_PD.tolist() == [[2.0], [1.0], [2.0]]
 
 
-def test_without_the_first_items_the_others_are_counted_from_zero_and_the_gains_of_the_first_are_lost() -> None:
-    rest = SCORES.without(2)
-    assert rest.weight_ND.tolist() == [[3.0], [4.0]]
-    torch.testing.assert_close(rest.bias_N, torch.tensor([0.2, 0.3]))
-    # Item 3 is now item 1, item 2 item 0; 0 and 1 are gone, and what they gained must not go to item 0.
-    assert rest.successors_PM.tolist() == [[1, 0], [0, 0]]
-    torch.testing.assert_close(rest.gains_PM, torch.tensor([[0.5, 0.0], [0.0, 0.9]]))
-    assert rest.query_PD is SCORES.query_PD
+def test_plain_scores_have_no_gains() -> None:
+    plain = ItemScores.plain(SCORES.query_PD, SCORES.weight_ND, SCORES.bias_N)
+    assert plain.gaining_PM.shape == plain.gains_PM.shape == (2, 0)
+    assert plain.gaining_PM.dtype == torch.int64
+    assert plain.query_PD is SCORES.query_PD

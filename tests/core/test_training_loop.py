@@ -56,6 +56,10 @@ def encoders(weights):
     return {name: weight for name, weight in weights.items() if not name.startswith(("readers.", "affinity."))}
 
 
+def without_shares(weights):
+    return {name: weight for name, weight in weights.items() if not name.startswith("blend.")}
+
+
 def same(weights, others):
     return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
 
@@ -132,16 +136,29 @@ def test_labels_of_train_users_are_learned(tmp_path, network):
     assert not same(best_weights(tmp_path / "true"), best_weights(tmp_path / "false"))
 
 
-@EITHER
-def test_held_out_items_are_never_learned(tmp_path, network):
+def with_other_last_items(count):
+    """The dataset in which the last events of everybody who has held-out ones are of the first item."""
     micro = DATASET.histories.micro
     ids, categories, times = micro.ids.copy(), micro.categories.copy(), micro.times.copy()
     for row in np.flatnonzero(DATASET.held_out_B == 2):
         stop = micro.offsets[row + 1]
-        ids[stop - 2 : stop], categories[stop - 2 : stop], times[stop - 2 : stop] = 2, 2, times[stop - 1]
-    other = replace(DATASET, histories=replace(DATASET.histories, micro=replace(micro, ids=ids, categories=categories, times=times)))
+        ids[stop - count : stop], categories[stop - count : stop], times[stop - count : stop] = 2, 2, times[stop - 1]
+    return replace(DATASET, histories=replace(DATASET.histories, micro=replace(micro, ids=ids, categories=categories, times=times)))
+
+
+@EITHER
+def test_held_out_items_are_never_learned(tmp_path, network):
     train(DATASET, network, TRAINING, tmp_path / "true", ignore)
-    train(other, network, TRAINING, tmp_path / "false", ignore)
+    train(with_other_last_items(2), network, TRAINING, tmp_path / "false", ignore)
+    # The validation items choose the shares of the score, as they choose the epoch.
+    true, false = (without_shares(last_weights(tmp_path / name)) for name in ("true", "false"))
+    assert same(true, false)
+
+
+@EITHER
+def test_the_test_items_choose_nothing_either(tmp_path, network):
+    train(DATASET, network, TRAINING, tmp_path / "true", ignore)
+    train(with_other_last_items(1), network, TRAINING, tmp_path / "false", ignore)
     assert same(last_weights(tmp_path / "true"), last_weights(tmp_path / "false"))
 
 

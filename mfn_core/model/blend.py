@@ -1,0 +1,40 @@
+"""The score of the next item: what the network says, sharpened or blunted, and what the tables of counts add.
+
+    s_j = sharpness (q . E_j + b_j) + sum_k alpha_k g_jk
+
+A log-linear pool (Genest & Zidek 1986) of experts that learned apart. Were the tables in the score that the network trains on, they would
+answer for it early, and the network would learn less (docs/experiments.md); so the shares are fitted after each epoch, on held-out events
+(``training/blending.py``). With a sharpness of 0 the score is the table's: what simple rules of counts know is a special case.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mfn_core.model.scoring import ItemScores
+from mfn_core.model.transitions import Gains
+
+
+class ItemBlend(nn.Module):
+    """Shares of the network and of each source of gains: buffers, since no gradient of the training loss may reach them."""
+
+    def __init__(self, first_shares: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("sharpness", torch.ones(()))
+        self.register_buffer("shares_K", torch.tensor(first_shares))
+        self.register_buffer("first_shares_K", torch.tensor(first_shares), persistent=False)
+        self.sharpness: Tensor
+        self.first_shares_K: Tensor
+        self.shares_K: Tensor
+
+    def forward(self, own: ItemScores, gains: Gains) -> ItemScores:
+        """The blended scores of B users from the network's own, in float32."""
+        weighted_BKM = self.shares_K[:, None] * gains.gains_BKM
+        return ItemScores(
+            self.sharpness * own.query_PD.float(),
+            own.weight_ND,
+            self.sharpness * own.bias_N,
+            gains.items_BKM.flatten(1),
+            weighted_BKM.flatten(1),
+        )
