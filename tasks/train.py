@@ -77,6 +77,7 @@ def train_managed(
     dataset_manifest: Mapping[str, Any],
     fingerprint: str,
     on_progress: Callable[[Progress], None],
+    encoders: Manifest | None = None,
 ) -> dict[str, Any]:
     """Train in a child process, or find the finished run.
 
@@ -86,6 +87,7 @@ def train_managed(
         dataset_manifest: of ``build_dataset``.
         fingerprint: of inputs, config and code.
         on_progress: told every few seconds and at the end of every epoch. What it raises ends the child and the task.
+        encoders: a finished training that differs in the labels alone, whose encoders are taken over.
 
     Returns:
         Manifest of kind ``training``. ``<uri>/bundle`` holds the best weights, ``<uri>/result.json`` every epoch; ``facts`` sum up.
@@ -104,7 +106,7 @@ def train_managed(
             _log.info("training %s is finished already: %s", fingerprint[:16], uri)
             return finished.model_dump(mode="json")
         dataset = storage.local_folder(dataset_manifest["uri"], settings.scratch).resolve()
-        _write_job(folder, config, dataset)
+        _write_job(folder, config, dataset, encoders and storage.local_folder(encoders.uri, settings.scratch).resolve())
         result = _run_child(folder, settings.home, on_progress)
         _log.info("training stopped by %s after epoch %d; best epoch %d", result["stopped"], result["epochs"], result["best_epoch"])
         if local is None:
@@ -227,18 +229,19 @@ def _locked(folder: Path) -> Generator[None]:
         yield
 
 
-def _write_job(folder: Path, config: TrainConfig, dataset: Path) -> None:
+def _write_job(folder: Path, config: TrainConfig, dataset: Path, encoders: Path | None) -> None:
     values = config.model_dump(mode="json")
     job = {
         "dataset": str(dataset),
         "network": {name: values[name] for name in NetworkConfig.model_fields},
         "training": {name: values[name] for name in TrainingConfig.model_fields},
+        "encoders": encoders and str(encoders),
     }
     (folder / JOB).write_text(json.dumps(job, indent=1), encoding="utf-8")
 
 
 def _upload(folder: Path, uri: str) -> None:
-    for path in sorted([folder / RESULT, *(folder / BUNDLE).rglob("*")]):
+    for path in sorted([folder / JOB, folder / RESULT, *(folder / BUNDLE).rglob("*")]):
         if path.is_file():
             storage.upload(path, storage.join(uri, path.relative_to(folder).as_posix()))
 

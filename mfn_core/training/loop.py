@@ -41,6 +41,7 @@ from mfn_core.training.averaging import WeightAverage
 from mfn_core.training.blending import fit_blend
 from mfn_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mfn_core.training.device import pick_device, pick_precision
+from mfn_core.training.encoders import read_encoders
 from mfn_core.training.feed import feed
 from mfn_core.training.labels import learn_labels
 from mfn_core.training.progress import Progress, Stop, TrainingResult
@@ -60,6 +61,7 @@ def train(
     config: TrainingConfig,
     folder: Path,
     report: Callable[[Progress], None],
+    encoders: Path | None = None,
 ) -> TrainingResult:
     """Train to the end, going on from the folder's checkpoint where there is one.
 
@@ -70,12 +72,14 @@ def train(
         folder: gets ``checkpoint.pt``, and in the end ``bundle/`` (the best weights) and ``result.json``.
         report: told every few seconds, and after every epoch once its checkpoint is on disk; a run that goes on from a
             checkpoint tells its epoch again.
+        encoders: folder of a finished run that differs in the labels alone; its encoders are taken over, and its epochs count as this
+            run's. Default preset only.
 
     Returns:
         How it went; the same as ``result.json``.
 
     Raises:
-        ArtifactError: the folder's checkpoint is of other data or settings.
+        ArtifactError: the folder's checkpoint, or the encoders, are of other data or settings.
         ConfigError: the device is not there.
         InsufficientDataError: there is nothing to learn from.
         PermanentError: the loss is no longer finite.
@@ -83,6 +87,8 @@ def train(
     # The bundle and the checkpoint record the width itself: what an empty field means may change.
     network_config = network_config.model_copy(update={"width": network_config.encoder_width})
     run = _Run(dataset, network_config, config, folder, report)
+    if encoders is not None:
+        run.take_over(encoders)
     with _deterministic(run.device):
         return run.to_the_end()
 
@@ -113,26 +119,36 @@ class _Run:
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self._data_digest = _digest(dataset)
         self._identity: dict[str, Any] = {
-            "dataset": _digest(dataset),
+            "dataset": self._data_digest,
             **network_config.model_dump(mode="json"),
             **config.model_dump(mode="json"),
         }
         self._best_network: dict[str, Tensor] = {}
         self._history: list[Progress] = []
         self._seconds_before = 0.0
+        self._encoders_stopped: Stop | None = None
         self._started = self._last_report = time.monotonic()
         self._resume()
+
+    def take_over(self, folder: Path) -> None:
+        """Have the encoders of a finished run, in place of training them."""
+        trained = read_encoders(folder, self._data_digest, self._network_config, self._config)
+        self._best_network = {**self._network.state_dict(), **trained.weights}
+        self._history = list(trained.result.history)
+        self._seconds_before, self._encoders_stopped = trained.result.encoder_seconds, trained.result.stopped
 
     def to_the_end(self) -> TrainingResult:
         """Epochs until a limit is met, then the bundle and the result."""
         if self._history:
             _log.info("going on from the checkpoint of epoch %d", self._history[-1].epoch)
             self._report(self._history[-1])  # whoever listened may have died before hearing of it
-        while (stopped := self._stopped()) is None:
+        while (stopped := self._encoders_stopped or self._stopped()) is None:
             self._epoch(len(self._history) + 1)
         self._network.load_state_dict(self._best_network)
-        result = self._result(stopped, self._learn_labels())
+        encoder_seconds = self._seconds()
+        result = self._result(stopped, self._learn_labels(), encoder_seconds)
         save_bundle(
             self._folder / BUNDLE,
             self._network.cpu(),
@@ -339,9 +355,10 @@ class _Run:
             ),
         )
 
-    def _result(self, stopped: Stop, figures: dict[str, float]) -> TrainingResult:
+    def _result(self, stopped: Stop, figures: dict[str, float], encoder_seconds: float) -> TrainingResult:
         last = self._history[-1]
         return TrainingResult(
+            data=self._data_digest,
             stopped=stopped,
             epochs=last.epoch,
             best_epoch=last.best_epoch,
@@ -352,6 +369,7 @@ class _Run:
             device=self.device.type,
             precision=str(self._precision).removeprefix("torch."),
             seconds=self._seconds(),
+            encoder_seconds=encoder_seconds,
             users_per_s=float(np.median([progress.users_per_s for progress in self._history])),
             history=tuple(self._history),
         )

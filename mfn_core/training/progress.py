@@ -48,6 +48,7 @@ class Progress:
 class TrainingResult:
     """How a finished run went. ``history`` holds the last report of every epoch."""
 
+    data: str  # SHA-256 of all that was read
     stopped: Stop
     epochs: int
     best_epoch: int
@@ -58,12 +59,23 @@ class TrainingResult:
     device: str
     precision: str
     seconds: float
+    encoder_seconds: float  # of these, until the last epoch was over
     users_per_s: float
     history: tuple[Progress, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self)
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "TrainingResult":
+        """What ``to_json`` gave.
+
+        Raises:
+            TypeError: it is of another version.
+        """
+        told: dict[str, Any] = {**content, "history": tuple(Progress(**each) for each in content["history"])}
+        return TrainingResult(**told)
 
 
 def _duration(seconds: float) -> str:

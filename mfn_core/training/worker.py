@@ -1,8 +1,9 @@
 """Training in a process of its own: ``python -m mfn_core.training.worker <folder> <pid of the parent>``.
 
-Reads ``job.json`` in the folder, ``{"dataset": path, "network": {…}, "training": {…}}``. Standard output carries one JSON
-object a line and nothing else: ``{"progress": …}``, ``{"log": {"level", "message"}}``, and last either ``{"result": …}`` or
-``{"error": {"type", "message"}}``, where ``type`` is a class of ``mfn_core.errors``. Whatever else prints goes to standard error.
+Reads ``job.json`` in the folder, ``{"dataset": path, "network": {…}, "training": {…}, "encoders": folder or null}``. Standard output
+carries one JSON object a line and nothing else: ``{"progress": …}``, ``{"log": {"level", "message"}}``, and last either
+``{"result": …}`` or ``{"error": {"type", "message"}}``, where ``type`` is a class of ``mfn_core.errors``. Whatever else prints goes to
+standard error.
 
 The process dies with its parent: a training run that nobody listens to would hold the GPU.
 """
@@ -60,7 +61,8 @@ def _run(folder: Path, channel: TextIO) -> dict[str, Any]:
     network_config, config = NetworkConfig(**job["network"]), TrainingConfig(**job["training"])
     try:
         dataset = Dataset.open(Path(job["dataset"]))
-        result = train(dataset, network_config, config, folder, lambda progress: _say(channel, "progress", progress.to_json()))
+        encoders = Path(job["encoders"]) if job["encoders"] else None
+        result = train(dataset, network_config, config, folder, lambda progress: _say(channel, "progress", progress.to_json()), encoders)
     except torch.OutOfMemoryError as error:
         raise ProcessError(
             f"the GPU is out of memory at batch_size={config.batch_size}, evaluation_batch_size={config.evaluation_batch_size}, "

@@ -31,8 +31,9 @@ from mfn_core.evaluation.evaluator import by_label, figures_of, score
 from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import DownstreamTask
 from mfn_core.training import BUNDLE
+from mfn_core.training.encoders import SETTINGS_OF_LABELS
 from tasks import manifest, storage
-from tasks.comparison.lineup import NETWORKS, SHUFFLED, recbole_file, train_config
+from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
 from tasks.dag_configs import CompareConfig
 from tasks.manifest import Manifest
 from tasks.rivals import RIVALS
@@ -117,7 +118,14 @@ def _network(settings: Settings, config: CompareConfig, dataset: Manifest, model
     """Train as the product trains, and score by the predictor that serves."""
     if model == SHUFFLED:
         dataset = _shuffled(settings, dataset, seed)
-    trained = train_managed(settings, train_config(config, model, seed), dataset.model_dump(mode="json"), digest, lambda _: None)
+    trained = train_managed(
+        settings,
+        train_config(config, model, seed),
+        dataset.model_dump(mode="json"),
+        digest,
+        lambda _: None,
+        encoders=_finished_encoders(settings, config, dataset, model, seed),
+    )
     started = time.perf_counter()
     measured = _Measured(_network_settings(config, model, seed), {"trials": 0, "why": NOT_TUNED}, validation=trained["facts"]["validation"])
     predictor = Predictor.load(storage.local_folder(trained["uri"], settings.scratch) / BUNDLE, config.device)
@@ -131,6 +139,14 @@ def _network(settings: Settings, config: CompareConfig, dataset: Manifest, model
             measured.left_out[task] = str(error)
     measured.seconds = trained["facts"]["seconds"] + time.perf_counter() - started
     return measured
+
+
+def _finished_encoders(settings: Settings, config: CompareConfig, dataset: Manifest, model: str, seed: int) -> Manifest | None:
+    """The training of the network of the form, where it is finished and this model differs from it in the labels alone."""
+    if not NETWORKS[model] or not NETWORKS[model].keys() <= SETTINGS_OF_LABELS:
+        return None
+    digest = _digest(config, dataset, REFERENCE, seed)
+    return manifest.find(storage.join(settings.store, "training", digest[:16]), digest)
 
 
 def _shuffled(settings: Settings, dataset: Manifest, seed: int) -> Manifest:

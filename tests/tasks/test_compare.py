@@ -362,6 +362,29 @@ def test_the_permutation_test_trains_and_scores_on_the_app_histories_of_others(s
     assert scores["user_id"].equals(others["user_id"])
 
 
+@pytest.mark.parametrize(("model", "taken"), [("no_gate", True), ("no_mutual_information", True), ("micro_only", False), ("paper", False)])
+def test_encoders_are_ours_where_only_the_labels_differ(shared_registry, inputs, network, model, taken, monkeypatch):
+    given = []
+
+    def note(*_, encoders):
+        given.append(encoders)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "train_managed", note)
+    with pytest.raises(KeyboardInterrupt):
+        compare.measure(shared_registry, SMALL, inputs, item(model))
+    (encoders,) = given
+    assert (encoders.digest if encoders else None) == (network["digest"] if taken else None)
+
+
+def test_a_network_of_taken_encoders_is_measured_as_any_other(shared_registry, inputs, network):
+    measured = compare.measure(shared_registry, SMALL, inputs, item("no_gate"))
+    job = json.loads((Path(shared_registry.store) / "training" / measured["digest"][:16] / "job.json").read_text())
+    assert Path(job["encoders"]).name == network["digest"][:16]
+    # Next items are the encoders' work alone.
+    assert measured["facts"]["figures"]["recommendation"] == network["facts"]["figures"]["recommendation"]
+
+
 # RecBole.
 
 

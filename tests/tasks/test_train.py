@@ -131,7 +131,7 @@ def test_a_remote_store_gets_the_bundle_and_scratch_is_left_empty(tmp_path, data
     settings = Settings(var=tmp_path / "var", store_uri="memory://training-test")
     made = train_managed(settings, SHORT.model_copy(update={"max_epochs": 1}), dataset, FINGERPRINT, ignore)
     files = module.storage.list_names(made["uri"])
-    assert files == ["bundle", "manifest.json", "result.json"]
+    assert files == ["bundle", "job.json", "manifest.json", "result.json"]
     assert module.storage.list_names(made["uri"] + "/bundle") == ["bundle.json", "vocabularies", "weights.npz"]
     assert list((settings.scratch / "training").iterdir()) == []
 
