@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from mfn_core.schema import DOWNSTREAM_TASKS, DownstreamTask
 from tasks import manifest, storage, tracking
-from tasks.comparison import lineup, measuring, presentation, statistics
+from tasks.comparison import atlas, lineup, measuring, presentation, statistics
 from tasks.comparison.lineup import REFERENCE, SHUFFLED, Lineup
 from tasks.comparison.statistics import MAIN_METRICS, Row
 from tasks.dag_configs import CompareConfig, TrainConfig
@@ -123,7 +123,8 @@ def _report(
     permutation = _permutation(config, scores, seconds, rows)
     results = [measuring.read_result(part) for part in parts]
     not_done = {f"{each['model']} {label}": why for each in results for label, why in each["left_out"].items()}
-    content = _content(config, dataset, rows, permutation, results, {**left_out, **not_done})
+    agreement = atlas.stability([each["atlas"] for each in results if each.get("atlas")])
+    content = _content(config, dataset, rows, permutation, agreement, results, {**left_out, **not_done})
     made = Manifest(
         kind="comparison",
         uri=uri,
@@ -138,7 +139,7 @@ def _report(
     settings.scratch.mkdir(parents=True, exist_ok=True)
     with storage.staged_folder(uri, settings.scratch) as folder:
         storage.write_json(str(folder / JSON_FILE), content)
-        notes = [*_notes(config), *(_permutation_note(each) for each in permutation)]
+        notes = [*_notes(config), *map(_permutation_note, permutation), *map(_atlas_note, agreement)]
         text = presentation.markdown(rows, title, notes, content["left_out"], REFERENCE)
         (folder / MARKDOWN_FILE).write_text(text, encoding="utf-8")
         presentation.chart(rows, title, REFERENCE, folder / CHART_FILE)
@@ -180,6 +181,7 @@ def _content(
     dataset: Manifest,
     rows: Sequence[Row],
     permutation: Sequence[Mapping[str, Any]],
+    agreement: Sequence[Mapping[str, Any]],
     results: Sequence[Mapping[str, Any]],
     left_out: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -196,6 +198,7 @@ def _content(
         "left_out": dict(left_out),
         "figures": {f"{row.label}/{row.metric}/{row.model}": row.mean for row in shown},
         "permutation": list(permutation),
+        "atlas": list(agreement),
         "rows": [row.to_json() for row in rows],
     }
 
@@ -226,6 +229,13 @@ def _permutation_note(row: Mapping[str, Any]) -> str:
     return (
         f"Permutation test, {row['label']} {row['metric']}: the network gains {gains[0]} over {ONE_VIEW}, with macro shuffled across users "
         f"{gains[1]}: {row['verdict'] or 'undefined'}"
+    )
+
+
+def _atlas_note(row: Mapping[str, Any]) -> str:
+    return (
+        f"Alignment atlas, {row['part']}: Spearman's correlation between seeds {row['mean']:.3f} in the mean, "
+        f"{row['lowest']:.3f} at least ({row['pairs']} pairs of seeds)"
     )
 
 

@@ -4,7 +4,7 @@ It lies in ``<store>/comparisons/<dataset>/<model>/seed-<seed>-<digest>``. The d
 comparison of more seeds, of more models or after a change of another's code computes what is missing and nothing else::
 
     <task>.parquet   ``Evaluation.scores`` of the test users, or held-out test events
-    result.json      figures by task and label, validation figures, what tuning chose, settings, seconds, what was left out
+    result.json      figures by task and label, validation figures, what tuning chose, settings, seconds, what was left out, the atlas of ours
 """
 
 import hashlib
@@ -33,6 +33,8 @@ from mfn_core.schema import DownstreamTask
 from mfn_core.training import BUNDLE
 from mfn_core.training.encoders import SETTINGS_OF_LABELS
 from tasks import manifest, storage
+from tasks.comparison import atlas
+from tasks.comparison.atlas import Atlas
 from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
 from tasks.dag_configs import CompareConfig
 from tasks.manifest import Manifest
@@ -56,6 +58,7 @@ class _Measured:
     scores: dict[DownstreamTask, pa.Table] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # by task or attribute
+    atlas: Atlas | None = None
     seconds: float = 0.0
 
 
@@ -138,6 +141,8 @@ def _network(settings: Settings, config: CompareConfig, dataset: Manifest, model
         except InsufficientDataError as error:
             measured.left_out[task] = str(error)
     measured.seconds = trained["facts"]["seconds"] + time.perf_counter() - started
+    if model == REFERENCE:
+        measured.atlas = atlas.draw(predictor, data, config.evaluation_batch_size)
     return measured
 
 
@@ -215,7 +220,8 @@ def _read(uri: str) -> bytes:
 
 def _write(settings: Settings, dataset: Manifest, measured: _Measured, uri: str, digest: str, model: str, seed: int) -> Manifest:
     figures = {task: _figures(task, scores) for task, scores in measured.scores.items()}
-    told = {"settings": measured.settings, "tuning": measured.tuning, "validation": measured.validation, "left_out": measured.left_out}
+    parts = ("settings", "tuning", "validation", "left_out", "atlas")
+    told = {part: getattr(measured, part) for part in parts}
     made = Manifest(
         kind="measured model",
         uri=uri,
