@@ -4,7 +4,7 @@ It lies in ``<store>/comparisons/<dataset>/<model>/seed-<seed>-<digest>``. The d
 comparison of more seeds, of more models or after a change of another's code computes what is missing and nothing else::
 
     <task>.parquet   ``Evaluation.scores`` of the test users, or held-out test events
-    result.json      figures by task and label, validation figures, what tuning chose, settings, seconds, what was left out, the atlas of ours
+    result.json      figures by task and label, validation figures, what tuning chose, settings, seconds, what was left out, our atlas
 """
 
 import hashlib

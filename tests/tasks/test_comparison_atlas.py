@@ -1,5 +1,8 @@
 """Whether seeds agree on the alignment atlas: correlations and shares by hand."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from tasks.comparison import atlas
@@ -33,7 +36,7 @@ def test_the_affinity_is_the_alignment_over_how_often_categories_meet() -> None:
     items = [("ann", "i1", "news", day), ("bob", "i2", "sport", day)]
     data = dataset_of(app_log(apps), item_log(items), users=["ann", "bob"], split={"ann": "test", "bob": "test"})
     macro, micro = (vocabulary.tokens.to_pylist() for vocabulary in (data.vocabularies.macro_category, data.vocabularies.micro_category))
-    # All of it half of what meets. Ann is in chat and bank, half and half, and in news; Bob in chat and in sport: roots of shares, mean over two users.
+    # All of it half of what meets. Ann is in chat and bank, half and half, and in news; Bob in chat and in sport: roots of shares.
     activity = {("chat", "news"): 0.5**0.5 / 2, ("bank", "news"): 0.5**0.5 / 2, ("chat", "sport"): 0.5, ("bank", "sport"): 0.0}
     alignment_GK = np.zeros((4, 4))
     alignment_GK[2:, 2:] = [[0.5 * activity[app, item] for item in micro] for app in macro]
