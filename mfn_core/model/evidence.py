@@ -105,7 +105,7 @@ def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
     that the network reads; scaled to about 1.
     """
     has_B1 = valid_BL.any(1, keepdim=True)
-    ages_BL = (query_time_B[:, None] - times_BL).clamp(0, _LONG_AGO - _DAY)
+    ages_BL = (query_time_B[:, None] - times_BL).clamp(min=0)
     oldest_B1 = ages_BL.masked_fill(~valid_BL, 0).amax(1, keepdim=True)
     ascending_BL = functional.pad(ages_BL.masked_fill(~valid_BL, _LONG_AGO), (0, max(_LATEST)), value=_LONG_AGO).sort(1).values
     latest_BK = ascending_BL[:, [k - 1 for k in _LATEST]]

@@ -5,11 +5,13 @@ than one.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.evidence import NUM_VOLUMES, Evidence
 
@@ -30,12 +32,18 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Reading:
-    """Evidence of B users with the category counts that this pass may see, and the alignment of the views."""
+    """Evidence of B users with the category counts that this pass may see, and what aligns their categories."""
 
     evidence: Evidence
     macro_counts_BG: Tensor
     micro_counts_BK: Tensor
-    affinity_BGK: Tensor
+    affinity: CategoryAffinity
+
+    @cached_property
+    def affinity_BGK(self) -> Tensor:
+        """C of these users, made when first asked for: not every reader does. No label teaches it."""
+        with torch.no_grad():
+            return self.affinity(self.evidence.macro.categories, self.evidence.micro.categories)
 
     @property
     def macro_share_BG(self) -> Tensor:

@@ -42,10 +42,6 @@ class TestVolumes:
         said = volumes(times, torch.ones(1, 3, dtype=torch.bool), question)
         assert said[0, 1:3].tolist() == pytest.approx([math.log(4) / 3, math.log(3) / 3])
 
-    def test_an_event_older_than_the_age_of_none_is_still_an_event(self) -> None:
-        said = volumes(torch.tensor([[0, 0]]), torch.tensor([[True, False]]), torch.tensor([30 * 365 * DAY]))
-        assert said[0, 1:3].tolist() == pytest.approx([math.log(2) / 3] * 2)
-
     def test_last_days_count_to_the_second(self) -> None:
         question = torch.tensor([9 * DAY])
         on_the_edge, a_second_before = (volumes(torch.tensor([[8 * DAY - age]]), torch.tensor([[True]]), question) for age in (0, 1))
