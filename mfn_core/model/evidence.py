@@ -17,8 +17,10 @@ from mfn_core.model.outputs import Encoded
 from mfn_core.schema import PAD
 
 _HOUR, _DAY = 3600.0, 86_400
-_DAYS = (1, 7, 14, 28, 91)
-NUM_VOLUMES = 4 + len(_DAYS)
+_LATEST = (1, 2, 3, 5)
+_DAYS = (1, 3, 7, 14, 28, 91, 182, 365, 730)
+_LONG_AGO = 20 * 365 * _DAY  # the age of an event that there is none of
+NUM_VOLUMES = 4 + len(_LATEST) + len(_DAYS)
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,24 @@ def evidence_bytes(*, width: int, num_categories: int, num_events: int) -> int:
 
 
 def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
-    """Per user and view: is there any event, log number of events, log hours since the first and the last, log events of the last days.
+    """How much, how long ago, how often [B, V]; a user without events is zero throughout.
 
-    All before the query time, within the window that the network reads; scaled to about 1.
+    Is there any event; log number of events; log number of days with events; log hours since the first event and since the 1st, 2nd,
+    3rd and 5th latest (20 years where there are fewer); log events of the last days. All before the query time, within the window
+    that the network reads; scaled to about 1.
     """
-    has_B = valid_BL.any(1).float()
+    has_B1 = valid_BL.any(1, keepdim=True)
     ages_BL = (query_time_B[:, None] - times_BL).clamp(min=0)
-    none = torch.iinfo(torch.int64).max
-    latest_B = ages_BL.masked_fill(~valid_BL, none).amin(1)
-    oldest_B = ages_BL.masked_fill(~valid_BL, -1).amax(1)
-    since = [torch.log1p(age_B.clamp(min=0).float() / _HOUR) / 5 * has_B for age_B in (oldest_B, latest_B)]
-    recent = [torch.log1p(((ages_BL <= days * _DAY) & valid_BL).sum(1).float()) / 2 for days in _DAYS]
-    return torch.stack([has_B, torch.log1p(valid_BL.sum(1).float()) / 3, *since, *recent], 1)
+    oldest_B1 = ages_BL.masked_fill(~valid_BL, 0).amax(1, keepdim=True)
+    ascending_BL = functional.pad(ages_BL.masked_fill(~valid_BL, _LONG_AGO), (0, max(_LATEST)), value=_LONG_AGO).sort(1).values
+    latest_BK = ascending_BL[:, [k - 1 for k in _LATEST]]
+    days_BL = ascending_BL // _DAY
+    new_day_BL = (days_BL[:, 1:] != days_BL[:, :-1]).sum(1, keepdim=True)  # the padding is a day of its own
+    amounts_B2 = torch.cat([valid_BL.sum(1, keepdim=True), new_day_BL], 1)
+    recent_BW = torch.stack([((ages_BL <= days * _DAY) & valid_BL).sum(1) for days in _DAYS], 1)
+    hours_BK = torch.cat([oldest_B1, latest_BK], 1) / _HOUR
+    parts = [has_B1.float(), torch.log1p(amounts_B2) / 3, torch.log1p(hours_BK) / 5, torch.log1p(recent_BW) / 2]
+    return torch.cat(parts, 1) * has_B1
 
 
 def _view(

@@ -5,16 +5,20 @@ than one.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.evidence import NUM_VOLUMES, Evidence
 
 _COUNT_DROPOUT = 0.5
 _CATEGORY_DROPOUT = 0.2
+_BINS = 16
+_FARTHEST = 4.0  # standard deviations: a rare category lies far from its mean
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,18 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Reading:
-    """Evidence of B users with the category counts that this pass may see, and the alignment of the views."""
+    """Evidence of B users with the category counts that this pass may see, and what aligns their categories."""
 
     evidence: Evidence
     macro_counts_BG: Tensor
     micro_counts_BK: Tensor
-    affinity_BGK: Tensor
+    affinity: CategoryAffinity
+
+    @cached_property
+    def affinity_BGK(self) -> Tensor:
+        """C of these users, made when first asked for: not every reader does. No label teaches it."""
+        with torch.no_grad():
+            return self.affinity(self.evidence.macro.categories, self.evidence.micro.categories)
 
     @property
     def macro_share_BG(self) -> Tensor:
@@ -130,23 +140,73 @@ class AlignmentExpert(nn.Module):
         return self.output(self.dropout(answers))
 
 
+class NumberEncoding(nn.Module):
+    """Numbers as standard scores and, piecewise linear (Gorishniy et al. 2022), as how much of each bin between two quantiles they fill.
+
+    A layer above can bend at every quantile, as a tree may split there. What the quantiles are is told by ``fit``.
+    """
+
+    def __init__(self, num_scored: int, num_binned: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_X", torch.zeros(num_scored))
+        self.register_buffer("deviation_X", torch.ones(num_scored))
+        self.register_buffer("edges_VE", torch.zeros(num_binned, _BINS + 1))
+        self.mean_X: Tensor
+        self.deviation_X: Tensor
+        self.edges_VE: Tensor
+
+    @property
+    def out_dim(self) -> int:
+        """Width of what ``forward`` gives."""
+        return len(self.mean_X) + len(self.edges_VE) * _BINS
+
+    def fit(self, numbers_BX: Tensor) -> None:
+        """Take mean, deviation and quantiles from these users; a number that is the same for all keeps its scale."""
+        deviation_X = numbers_BX.std(0, correction=0)
+        self.mean_X.copy_(numbers_BX.mean(0))
+        self.deviation_X.copy_(torch.where(deviation_X > 1e-3, deviation_X, 1.0))
+        shares_E = torch.linspace(0, 1, _BINS + 1, device=numbers_BX.device)
+        self.edges_VE.copy_(torch.quantile(numbers_BX[:, : len(self.edges_VE)], shares_E, dim=0).T)
+
+    def forward(self, numbers_BX: Tensor) -> Tensor:
+        """[B, X + V bins]; the first V of the X numbers are binned, an empty bin counts as half full."""
+        scores_BX = ((numbers_BX - self.mean_X) / self.deviation_X).clamp(-_FARTHEST, _FARTHEST)
+        starts_VE, widths_VE = self.edges_VE[:, :-1], self.edges_VE.diff(dim=1)
+        filled_BVE = (numbers_BX[:, : len(starts_VE), None] - starts_VE) / widths_VE.clamp(min=1e-6)
+        centered_BVE = (filled_BVE.clamp(0, 1) - 0.5) * (widths_VE > 1e-6)
+        return torch.cat([scores_BX, centered_BVE.flatten(1)], 1)
+
+
 class CountExpert(nn.Module):
-    """MLP of what a data scientist would try first: category counts and shares, volumes, recency."""
+    """MLP of what a data scientist would try first: volumes and recency, category counts and shares.
+
+    Only the volumes are binned: their number does not grow with the categories.
+    """
 
     def __init__(self, sizes: Sizes, *, num_readings: int, width: int) -> None:
         super().__init__()
-        in_dim = 2 * NUM_VOLUMES + 2 * (sizes.num_macro_categories + sizes.num_micro_categories)
+        num_volumes, num_categories = 2 * NUM_VOLUMES, sizes.num_macro_categories + sizes.num_micro_categories
+        self.encoding = NumberEncoding(num_volumes + 2 * num_categories, num_volumes)
         self.input_dropout, self.dropout = ByteDropout(_COUNT_DROPOUT / 2), ByteDropout(_COUNT_DROPOUT)
-        self.first = Copies(num_readings, in_dim, 2 * width)
+        self.first = Copies(num_readings, self.encoding.out_dim, 2 * width)
         self.second = Copies(num_readings, 2 * width, width)
+
+    def fit_encoding(self, reading: Reading) -> None:
+        """Scale the inputs to these users."""
+        self.encoding.fit(_numbers(reading))
 
     def forward(self, reading: Reading) -> Tensor:
         """[R, B, F]."""
-        macro, micro = reading.evidence.macro, reading.evidence.micro
-        logs = [torch.log1p(counts) / 2 for counts in (reading.macro_counts_BG, reading.micro_counts_BK)]
-        counts = torch.cat([macro.volumes_BV, micro.volumes_BV, *logs, reading.macro_share_BG, reading.micro_share_BK], 1)
-        hidden = functional.gelu(self.first(_dropped(counts, self.input_dropout, len(self.first.weight))))
+        encoded = self.encoding(_numbers(reading))
+        hidden = functional.gelu(self.first(_dropped(encoded, self.input_dropout, len(self.first.weight))))
         return self.second(self.dropout(hidden))
+
+
+def _numbers(reading: Reading) -> Tensor:
+    """[B, X], the volumes first."""
+    macro, micro = reading.evidence.macro, reading.evidence.micro
+    logs = [torch.log1p(counts) / 2 for counts in (reading.macro_counts_BG, reading.micro_counts_BK)]
+    return torch.cat([macro.volumes_BV, micro.volumes_BV, *logs, reading.macro_share_BG, reading.micro_share_BK], 1)
 
 
 def normalized(vectors: Tensor) -> Tensor:

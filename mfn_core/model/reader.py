@@ -161,7 +161,7 @@ def read(evidence: Evidence, affinity: CategoryAffinity, *, thin: bool = False) 
     macro_BG, micro_BK = evidence.macro.category_counts_BC, evidence.micro.category_counts_BC
     if thin:
         macro_BG, micro_BK = thinned(macro_BG), thinned(micro_BK)
-    return Reading(evidence, macro_BG, micro_BK, affinity(evidence.macro.categories, evidence.micro.categories))
+    return Reading(evidence, macro_BG, micro_BK, affinity)
 
 
 def readers_of(labels: Sequence[int], sizes: Sizes, fusion: Fusion, *, num_macro_ids: int, num_micro_ids: int) -> nn.ModuleList:

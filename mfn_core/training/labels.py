@@ -20,6 +20,7 @@ from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
 from mfn_core.model.evidence import Evidence, evidence_bytes
+from mfn_core.model.experts import CountExpert
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.reader import LabelReader, Reader, read
 from mfn_core.schema import SPLITS
@@ -36,6 +37,7 @@ _RATE, _DECAY = 1e-3, 0.1
 _RIDGE = 10.0  # of the id scores, shared by the users who teach: a prior, as in ridge regression
 _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_PER_PASS = 1024, 32, 32
 _READ_AT_ONCE = 1024
+_MOST_TO_SCALE_BY = 4096
 _BLEND_STEPS, _BLEND_RATE = 300, 0.1
 _log = logging.getLogger(__name__)
 
@@ -174,6 +176,7 @@ def _learn(
     counts = torch.bincount(label.values[label.train], minlength=label.classes).float()
     with torch.no_grad():
         reader.bias.copy_((counts.clamp(min=0.5) / counts.sum()).log())
+        _fit_encodings(network, reader, evidence, label)
     ids = [] if reader.ids is None else list(reader.ids.parameters())
     others = [parameter for name, parameter in reader.named_parameters() if not name.startswith("ids.")]
     optimizer = torch.optim.AdamW([{"params": others, "weight_decay": _DECAY}, {"params": ids, "weight_decay": 0.0}], lr=_RATE, fused=True)
@@ -201,6 +204,15 @@ def _learn(
             break
     reader.load_state_dict(best)
     return answers
+
+
+def _fit_encodings(network: MacroMicroFusionNetwork, reader: Reader, evidence: Evidence, label: _Label) -> None:
+    """Scale the counts to users who teach, evenly spread over all of them."""
+    some = label.train[:: -(-len(label.train) // _MOST_TO_SCALE_BY)]
+    reading = read(evidence.at(torch.from_numpy(some).to(label.values.device)), network.affinity)
+    for module in reader.modules():
+        if isinstance(module, CountExpert):
+            module.fit_encoding(reading)
 
 
 @torch.no_grad()

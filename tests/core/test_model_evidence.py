@@ -30,14 +30,22 @@ class TestVolumes:
         # Ten days and twelve hours before the question; the third place is padding.
         times, valid = torch.tensor([[100, 100 + 10 * DAY - 12 * HOUR, 0]]), torch.tensor([[True, True, False]])
         said = volumes(times, valid, torch.tensor([100 + 10 * DAY]))
-        once, twice = math.log(2), math.log(3)
-        expected = [1, twice / 3, math.log(241) / 5, math.log(13) / 5, once / 2, once / 2, twice / 2, twice / 2, twice / 2]
+        once, twice, never = math.log(2) / 2, math.log(3) / 2, math.log(20 * 365 * 24 + 1) / 5
+        amounts = [math.log(3) / 3, math.log(3) / 3]  # two events on two days
+        since = [math.log(241) / 5, math.log(13) / 5, math.log(241) / 5, never, never]
+        expected = [1, *amounts, *since, once, once, once, twice, twice, twice, twice, twice, twice]
         torch.testing.assert_close(said, torch.tensor([expected]))
+
+    def test_events_of_one_day_are_one_day(self) -> None:
+        # Days are counted back from the question: two events within its last 24 hours, one before.
+        times, question = torch.tensor([[8 * DAY - 1, 8 * DAY + 1, 9 * DAY - 1]]), torch.tensor([9 * DAY])
+        said = volumes(times, torch.ones(1, 3, dtype=torch.bool), question)
+        assert said[0, 1:3].tolist() == pytest.approx([math.log(4) / 3, math.log(3) / 3])
 
     def test_last_days_count_to_the_second(self) -> None:
         question = torch.tensor([9 * DAY])
         on_the_edge, a_second_before = (volumes(torch.tensor([[8 * DAY - age]]), torch.tensor([[True]]), question) for age in (0, 1))
-        assert (on_the_edge[0, 4] > 0, a_second_before[0, 4] > 0) == (True, False)
+        assert (on_the_edge[0, 8] > 0, a_second_before[0, 8] > 0) == (True, False)
 
     def test_of_an_empty_history_are_zero(self) -> None:
         said = volumes(torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.bool), torch.tensor([1_780_272_000]))
@@ -47,7 +55,7 @@ class TestVolumes:
         network, batch = tiny_network(), batch_of(ANNA)
         later = replace(batch, query_time_B=batch.query_time_B + 30 * DAY)
         now, then = (network.evidence(network.encode(each), each) for each in (batch, later))
-        assert now.macro.volumes_BV[0, 4] > then.macro.volumes_BV[0, 4] == 0
+        assert now.macro.volumes_BV[0, 8] > then.macro.volumes_BV[0, 8] == 0
         assert torch.equal(now.macro.state_BS, then.macro.state_BS)
 
 

@@ -12,6 +12,7 @@ from mfn_core.model.experts import (
     ConcatenationExpert,
     Copies,
     CountExpert,
+    NumberEncoding,
     ProductExpert,
     Reading,
     Sizes,
@@ -141,3 +142,39 @@ def test_the_count_expert_reads_how_much_and_when_and_no_state() -> None:
     assert torch.equal(expert(reading), before)
     evidence.macro.volumes_BV.add_(1)
     assert not torch.allclose(expert(reading), before)
+
+
+class TestNumberEncoding:
+    def fitted(self) -> NumberEncoding:
+        # The first number runs from 0 to 16: a bin is 1 wide. The second is always 7; the third is scored but not binned.
+        encoding = NumberEncoding(num_scored=3, num_binned=2)
+        encoding.fit(torch.tensor([[float(value), 7.0, value % 2] for value in range(17)]))
+        return encoding
+
+    def test_by_hand(self) -> None:
+        encoded = self.fitted()(torch.tensor([[2.25, 7.0, 1.0]]))
+        mean, deviation = 8 / 17, (8 / 17 * 9 / 17) ** 0.5
+        scores = [(2.25 - 8) / 24**0.5, 0, (1 - mean) / deviation]
+        full, quarter, empty = 0.5, -0.25, -0.5
+        torch.testing.assert_close(encoded, torch.tensor([[*scores, full, full, quarter, *[empty] * 13, *[0.0] * 16]]))
+        assert encoded.shape == (1, NumberEncoding(3, 2).out_dim)
+
+    def test_what_lies_outside_of_all_that_was_seen_stays_near(self) -> None:
+        encoded = self.fitted()(torch.tensor([[1e6, -1e6, -1e6]]))[0]
+        assert encoded[:3].tolist() == [4, -4, -4]
+        assert encoded[3:19].tolist() == [0.5] * 16
+
+    def test_is_saved_with_the_weights(self) -> None:
+        other = NumberEncoding(3, 2)
+        other.load_state_dict(self.fitted().state_dict())
+        numbers = torch.tensor([[2.25, 6.0, 1.0]])
+        assert torch.equal(other(numbers), self.fitted()(numbers))
+
+
+def test_the_count_expert_bins_the_volumes() -> None:
+    torch.manual_seed(0)
+    expert, reading = CountExpert(SIZES, num_readings=1, width=4).eval(), reading_of(*EVERYBODY)
+    expert.fit_encoding(reading)
+    volumes = torch.cat([reading.evidence.macro.volumes_BV, reading.evidence.micro.volumes_BV], 1)
+    torch.testing.assert_close(expert.encoding.edges_VE[:, 0], volumes.amin(0))
+    torch.testing.assert_close(expert.encoding.edges_VE[:, -1], volumes.amax(0))

@@ -100,6 +100,21 @@ class TestReader:
         assert logits.shape == (1, 2, 2)
         assert fused is None
 
+    def test_of_ids_alone_asks_for_no_affinity(self) -> None:
+        class Unasked(CategoryAffinity):
+            def forward(self, macro, micro):
+                raise AssertionError
+
+        reader = Reader(None, IdScores(num_macro_ids=10, num_micro_ids=10, num_logits=2), num_logits=2)
+        assert reader(read(evidence_of(ANNA), Unasked(8)))[0].shape == (1, 1, 2)
+
+    def test_teaches_the_affinity_nothing(self) -> None:
+        affinity = CategoryAffinity(8)
+        reader = Reader(GatedExperts(SIZES, FUSION, only_counts=False), None, num_logits=2)
+        logits, _ = reader(read(evidence_of(ANNA), affinity))
+        logits.sum().backward()
+        assert affinity.weight_DD.grad is None
+
     def test_experts_and_ids_add_up(self) -> None:
         blend, reading = label_reader(), reading_of(ANNA)
         bold = blend.readers[BOTH]

@@ -64,6 +64,13 @@ class TestWhoTeaches:
         assert same(weights(true, blend=False), weights(false, blend=False))
         assert not torch.equal(true.label_readers[ACTIVITY].blend_4, false.label_readers[ACTIVITY].blend_4)
 
+    def test_counts_are_scaled_by_labelled_train_users(self):
+        network = learned(head_epochs=1)
+        rows = np.flatnonzero(in_split("train") & (DATASET.activity_B >= 0))
+        means = gather(network, DATASET, rows, NETWORK, TRAINING).macro.volumes_BV.mean(0)
+        encoding = network.label_readers[ACTIVITY].readers[0].experts.experts[0].encoding
+        torch.testing.assert_close(encoding.mean_X[: len(means)], means)
+
     def test_labels_of_train_users_teach(self):
         assert not same(weights(learned(flipped(in_split("train")))), weights(learned()))
 
