@@ -12,7 +12,8 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.data.vocabulary import Vocabulary
 
-WINDOW_DAYS = (7, 14, 28, 56, 91)
+WINDOW_DAYS = (1, 3, 7, 14, 28, 56, 91, 182, 365, 730)
+LATEST = (1, 2, 3, 5)
 _HOUR = 3600
 _DAY = 86400
 
@@ -46,7 +47,10 @@ def category_crosses(dataset: Dataset) -> sp.csr_array:
 
 
 def recency_and_volume(dataset: Dataset) -> sp.csr_array:
-    """Per view: log hours since the last and since the first event (NaN without events), log counts of all and of recent events."""
+    """Per view: log hours since the first and the 1st, 2nd, 3rd and 5th latest event (NaN where there are fewer), log counts.
+
+    Counts are of all events, of days with events, and of the events of the last days: what the network's own readers count.
+    """
     views = (dataset.histories.macro, dataset.histories.micro)
     return sp.csr_array(np.concatenate([_recency_and_volume(view, dataset.cut) for view in views], axis=1))
 
@@ -74,14 +78,25 @@ def _shares(counts: sp.csr_array) -> sp.csr_array:
 
 def _recency_and_volume(view: ViewHistories, cut: int) -> NDArray[np.float32]:
     starts_B, stops_B = view.offsets[:-1], view.offsets[1:]
-    has_events_B = stops_B > starts_B
-    columns: list[NDArray[np.float64]] = []
-    for events_B in (stops_B[has_events_B] - 1, starts_B[has_events_B]):
-        ages_B = np.full(len(starts_B), np.nan)
-        ages_B[has_events_B] = np.log1p((cut - view.times[events_B]) / _HOUR)
-        columns.append(ages_B)
-    columns.append(np.log1p(stops_B - starts_B))
+    lengths_B = stops_B - starts_B
+    columns = [_log_age(view, cut, starts_B, lengths_B >= 1)]
+    columns += [_log_age(view, cut, stops_B - place, lengths_B >= place) for place in LATEST]
+    columns += [np.log1p(lengths_B), np.log1p(_days_with_events(view, cut))]
     for days in WINDOW_DAYS:
         recent = np.append(0, np.cumsum(view.times >= cut - days * _DAY))
         columns.append(np.log1p(recent[stops_B] - recent[starts_B]))
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _log_age(view: ViewHistories, cut: int, events_B: NDArray[np.int64], exists_B: NDArray[np.bool_]) -> NDArray[np.float64]:
+    ages_B = np.full(len(events_B), np.nan)
+    ages_B[exists_B] = np.log1p((cut - view.times[events_B[exists_B]]) / _HOUR)
+    return ages_B
+
+
+def _days_with_events(view: ViewHistories, cut: int) -> NDArray[np.int64]:
+    """Days back from the cut; events are in order of time, so a day is new where it differs from the one before."""
+    users = np.repeat(np.arange(len(view.lengths)), view.lengths)
+    days = (cut - view.times) // _DAY
+    is_new = np.append(True, (days[1:] != days[:-1]) | (users[1:] != users[:-1]))[: len(days)]
+    return np.bincount(users[is_new], minlength=len(view.lengths))

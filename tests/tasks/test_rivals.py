@@ -53,13 +53,23 @@ def test_categories_are_crossed_by_the_root_of_the_product_of_their_shares(two_u
 
 def test_recency_is_in_hours_and_volume_in_windows_of_days(two_users):
     macro, micro = np.split(recency_and_volume(two_users).toarray()[0], 2)
-    assert macro == pytest.approx([ONE, np.log1p(150 * 24), np.log1p(4), TWO, THREE, THREE, THREE, THREE])
-    assert micro == pytest.approx([TWO, TWO, ONE, ONE, ONE, ONE, ONE, ONE])
+    # First, latest, 2nd, 3rd, 5th latest; events and days; events of the last 1, 3, 7, 14, 28, 56, 91, 182, 365, 730 days.
+    ages = np.log1p([150 * 24, 1, 48, 12 * 24, np.nan])
+    four = np.log1p(4)
+    assert macro == pytest.approx([*ages, four, four, ONE, TWO, TWO, THREE, THREE, THREE, THREE, four, four, four], nan_ok=True)
+    assert micro == pytest.approx([TWO, TWO, np.nan, np.nan, np.nan, *[ONE] * 12], nan_ok=True)
+
+
+def test_several_events_of_a_day_are_one_day():
+    items = [("u1", "ball", "sports", f"2026-05-{time}") for time in ("30T01:00:00", "30T23:00:00", "31T00:00:00")]
+    counted = recency_and_volume(dataset_of(app_log([]), item_log(items), users=["u1", "u2"])).toarray()
+    assert counted[0, 17 + 5 :][:2] == pytest.approx([THREE, TWO])
+    assert counted[1, 17 + 5 :][:2].tolist() == [0, 0]
 
 
 def test_the_times_of_an_absent_view_are_missing(two_users):
-    macro = recency_and_volume(two_users).toarray()[1, :8]
-    assert macro == pytest.approx([np.nan, np.nan, 0, 0, 0, 0, 0, 0], nan_ok=True)
+    macro = recency_and_volume(two_users).toarray()[1, :17]
+    assert macro == pytest.approx([np.nan] * 5 + [0] * 12, nan_ok=True)
 
 
 # Ranks, as those of the network: items 2 to 5 of a vocabulary of six.
