@@ -163,14 +163,16 @@ def _config(options: argparse.Namespace) -> Any:
 
 
 def _meant(options: argparse.Namespace) -> tuple[Installation, str]:
-    """The installation, and the name of its data in the results."""
+    """The installation, and the name of its data in the results; a cut that was asked for is part of the name."""
     if (options.data is None) == (options.world is None):
         raise ConfigError(f"give either DATA=<folder of logs> or WORLD=<{'|'.join(WORLDS)}>")
+    suffix = f"-{options.cut}" if options.cut else ""
     if options.world is None:
         meant = installation(options.data)
-        return meant, options.data.resolve().name
+        return meant, options.data.resolve().name + suffix
     of_settings = installation(None)
-    return Installation(of_settings.root, of_settings.root / "worlds" / options.world, None, of_settings.views), f"sim-{options.world}"
+    meant = Installation(of_settings.root, of_settings.root / "worlds" / options.world, None, of_settings.views)
+    return meant, f"sim-{options.world}{suffix}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -77,6 +77,11 @@ def test_a_world_has_an_installation_of_its_own() -> None:
     assert (meant.var, name) == (meant.root / "worlds" / "product", "sim-product")
 
 
+def test_another_cut_has_results_of_its_own() -> None:
+    names = [compare._meant(compare._parser().parse_args(["--world", "mixed", *cut]))[1] for cut in ([], ["--cut", "2026-06-01"])]
+    assert names == ["sim-mixed", "sim-mixed-2026-06-01"]
+
+
 def test_the_command_line_fills_the_form() -> None:
     options = compare._parser().parse_args(
         ["--seeds", "3", "--models", "mfn,bigram", "--cut", "2026-06-01", "--minutes", "1.5", "--set", "width=16"]
