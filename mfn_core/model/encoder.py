@@ -14,10 +14,11 @@ _FEED_FORWARD_FACTOR = 4
 def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Scaled dot-product attention of every event to itself and to earlier ones; tensors [B, heads, L, head width].
 
-    Histories are right-padded, so no valid event is later than any padding: causality alone keeps padding out.
+    Histories are right-padded, so no valid event is later than any padding: causality alone keeps padding out. In the type of the
+    values, on a CPU in float32.
     """
     if queries.device.type != "cpu":
-        return functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        return functional.scaled_dot_product_attention(queries.to(values.dtype), keys.to(values.dtype), values, is_causal=True)
     # On a CPU the fused kernel runs several times slower in bfloat16 than in float32.
     with torch.autocast("cpu", enabled=False):
         return functional.scaled_dot_product_attention(queries.float(), keys.float(), values.float(), is_causal=True)

@@ -1,14 +1,17 @@
 """After each epoch of the encoders: how much of the next-item score is the network's, and how much the tables'."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.blend import ItemBlend
 from mfn_core.model.transitions import Gains
 from mfn_core.schema import UNKNOWN
-from mfn_core.training.validation import Question, Validation
+from mfn_core.training.validation import Answer
 
 _MOST_USERS, _LEAST_USERS = 2048, 256
 _MOST_SCORES = 2**25
@@ -17,20 +20,25 @@ _BOTTOM = -1e4
 _PRIOR = 5.0  # users whose word the initial shares are worth
 
 
-def fit_blend(network: MacroMicroFusionNetwork, validation: Validation) -> None:
+def fit_blend(blend: ItemBlend, answers: Sequence[Answer]) -> None:
     """Choose the shares that make the validation items of up to 2,048 users likeliest, seen items left out as in the ranking.
 
     They are fewer than a dozen numbers, so the figures measured on the same items stay honest to the third digit. Without held-out items
     the shares stay as they are.
+
+    Args:
+        blend: of the network that gave the answers.
+        answers: of ``Validation.answers``.
     """
-    network.eval()
-    limit = int(np.clip(_MOST_SCORES // len(network.items.bias), _LEAST_USERS, _MOST_USERS))
-    own_BN, gains, target_B = _questions(network, validation, limit)
-    if not len(target_B):
-        return
-    blend = network.blend
-    log_sharpness = torch.zeros((), device=own_BN.device, requires_grad=True)
+    with torch.autocast(blend.sharpness.device.type, enabled=False):
+        own_BN, gains, target_B = _questions(answers)
+        if len(target_B):
+            _fit(blend, own_BN, gains, target_B)
+
+
+def _fit(blend: ItemBlend, own_BN: Tensor, gains: Gains, target_B: Tensor) -> None:
     first_K = blend.first_shares_K
+    log_sharpness = torch.zeros((), device=own_BN.device, requires_grad=True)
     shares_K = first_K.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([log_sharpness, shares_K], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
@@ -43,37 +51,47 @@ def fit_blend(network: MacroMicroFusionNetwork, validation: Validation) -> None:
         total.backward()
         return total
 
-    with torch.autocast(own_BN.device.type, enabled=False):
-        optimizer.step(loss)
+    optimizer.step(loss)
     blend.sharpness.copy_(log_sharpness.detach().exp())
     blend.shares_K.copy_(shares_K.detach())
 
 
 @torch.no_grad()
-def _questions(network: MacroMicroFusionNetwork, validation: Validation, limit: int) -> tuple[Tensor, Gains, Tensor]:
+def _questions(answers: Sequence[Answer]) -> tuple[Tensor, Gains, Tensor]:
     """The network's own scores [B, N], those of items that may not be recommended at the bottom; the gains; the targets."""
-    rows = validation.ranked_rows
-    if len(rows) > limit:
-        rows = np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
     own: list[Tensor] = []
     gains: list[Gains] = []
     targets: list[Tensor] = []
-    for asked in validation.questions(rows, network.items.bias.device):
-        known = asked.target_B > UNKNOWN
-        scores = network.own_last_item_scores(network.encode(asked.batch), asked.batch)
-        own.append(_allowed(scores.query_PD.float() @ scores.weight_ND.float().T + scores.bias_N.float(), asked)[known])
-        gains.append(network.gains(asked.batch).at(known))
-        targets.append(asked.target_B[known])
+    is_chosen_U = _chosen(answers)
+    for said in answers:
+        chosen = torch.from_numpy(is_chosen_U[said.positions]).to(said.target_B.device) & (said.target_B > UNKNOWN)
+        assert said.gains is not None, "only a network with tables of counts has shares to choose"
+        own.append(_allowed(said, chosen))
+        gains.append(said.gains.at(chosen))
+        targets.append(said.target_B[chosen])
     if not targets:
         return torch.empty(0), Gains(torch.empty(0), torch.empty(0)), torch.empty(0)
+    # Out of inference mode, in which the answers were given: gradients pass through copies.
     return torch.cat(own), Gains.concatenate(gains, dim=0), torch.cat(targets)
 
 
-def _allowed(scores_BN: Tensor, asked: Question) -> Tensor:
-    """Seen items at the bottom, but for the target; a finite bottom, whose gradient is 0 and not undefined."""
-    target_B1 = asked.target_B[:, None]
+def _chosen(answers: Sequence[Answer]) -> NDArray[np.bool_]:
+    """Which users are asked: all, or as many, drawn at random, as the limits allow."""
+    num_users = sum(len(said.positions) for said in answers)
+    num_items = len(answers[0].own.bias_N) if answers else 1
+    limit = int(np.clip(_MOST_SCORES // num_items, _LEAST_USERS, _MOST_USERS))
+    is_chosen_U = np.zeros(num_users, bool)
+    is_chosen_U[np.random.default_rng(0).permutation(num_users)[:limit]] = True
+    return is_chosen_U
+
+
+def _allowed(said: Answer, chosen: Tensor) -> Tensor:
+    """Dense scores of the chosen users, seen items at the bottom but for the target; a finite bottom: its gradient is 0, not undefined."""
+    own = said.own.at(chosen)
+    scores_BN = own.query_PD.float() @ own.weight_ND.float().T + own.bias_N.float()
+    target_B1 = said.target_B[chosen, None]
     target_score_B1 = scores_BN.gather(1, target_B1)
     scores_BN[:, : UNKNOWN + 1] = _BOTTOM
-    if asked.seen_BL is not None:
-        scores_BN.scatter_(1, asked.seen_BL, _BOTTOM)
+    if said.seen_BL is not None:
+        scores_BN.scatter_(1, said.seen_BL[chosen], _BOTTOM)
     return scores_BN.scatter_(1, target_B1, target_score_B1)

@@ -211,9 +211,10 @@ class _Run:
                 self._tell("validation", epoch, step, self._validation.num_steps(labels=self._is_paper), losses, users_per_s)
 
         with self._autocast(), self._average.applied():
+            answers = self._validation.answers(self._network, tick)
             if isinstance(self._network, MacroMicroFusionNetwork):
-                fit_blend(self._network, self._validation)
-            figures = self._validation.measure(self._network, tick, labels=self._is_paper)
+                fit_blend(self._network.blend, answers)
+            figures = self._validation.measure(self._network, tick, labels=self._is_paper, answers=answers)
             reached = score(figures)
             best = self._best(epoch, reached)
             if best[0] == epoch:

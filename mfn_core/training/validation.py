@@ -4,7 +4,7 @@ Activity and attributes are measured on users of the validation split, on everyt
 second last micro event of any user, from the prefix before it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,10 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import Histories
 from mfn_core.metrics import auc, multiclass_metrics, ranking_metrics
 from mfn_core.model.builder import Network
+from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.ranking import target_ranks
+from mfn_core.model.scoring import ItemScores
+from mfn_core.model.transitions import Gains
 from mfn_core.schema import SPLITS, UNKNOWN
 from mfn_core.training.feed import Rows, feed
 
@@ -28,11 +31,12 @@ _VALIDATION = SPLITS.index("validation")
 
 
 @dataclass(frozen=True)
-class Question:
-    """Which item comes next, of B users: the second last micro event of each."""
+class Answer:
+    """What a network says of the second last micro event of B users."""
 
-    positions: Rows  # in the rows that were asked about
-    batch: Batch
+    positions: Rows  # in ``ranked_rows``
+    own: ItemScores
+    gains: Gains | None  # what a default network blends in
     target_B: Tensor  # UNKNOWN where the vocabulary lacks the item
     seen_BL: Tensor | None  # not to be recommended, padded with PAD; None: all may be
 
@@ -54,26 +58,62 @@ class Validation:
             -(-len(rows) // config.evaluation_batch_size) for rows in (self._label_rows, self.ranked_rows)
         )
 
+    @torch.inference_mode()
+    def answers(self, network: Network, tick: Callable[[int], None] = lambda _: None) -> list[Answer]:
+        """The network's answers to all next-item questions, users of like length together.
+
+        Args:
+            network: left in evaluation mode.
+            tick: told the number of steps done, after each.
+        """
+        network.eval()
+        dataset, micro, rows, device = self._dataset, self._dataset.histories.micro, self.ranked_rows, _device(network)
+
+        def make(positions: Rows) -> Batch:
+            return collate(
+                dataset.histories,
+                rows[positions],
+                prefix="validation",
+                held_out_B=dataset.held_out_B,
+                max_macro_length=self._network_config.max_macro_length,
+                max_micro_length=self._network_config.max_micro_length,
+            )
+
+        order = self._order(rows)
+        said: list[Answer] = []
+        for step, (positions, batch) in enumerate(zip(order, feed(make, order, device), strict=True), start=1):
+            own, gains = _own_scores(network, batch)
+            users = rows[positions]
+            target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - 2].astype(np.int64), device=device)
+            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=2), device=device) if self._config.mask_seen else None
+            said.append(Answer(positions, own, gains, target_B, seen_BL))
+            tick(step)
+        return said
+
     def num_steps(self, *, labels: bool) -> int:
         """Steps of a measurement, with or without activity and attributes."""
         return self._ranked_steps + (self._label_steps if labels else 0)
 
-    def measure(self, network: Network, tick: Callable[[int], None], *, labels: bool) -> dict[str, float]:
+    def measure(
+        self, network: Network, tick: Callable[[int], None], *, labels: bool, answers: Sequence[Answer] | None = None
+    ) -> dict[str, float]:
         """Every figure that the data gives.
 
         Args:
             network: left in evaluation mode.
             tick: told the number of steps done, after each.
             labels: measure activity and attributes too.
+            answers: of this network as it is, where they are at hand.
 
         Returns:
             ``activity_auc``, ``attribute_<name>_auc`` and their mean ``attribute_auc``, ``hr@10``, ``ndcg@10``; a figure
             that the validation users cannot give is left out.
         """
+        said = self.answers(network, tick) if answers is None else answers
         network.eval()
         with torch.inference_mode():
-            figures = self._label_figures(network, tick) if labels else {}
-            figures |= self._ranking_figures(network, tick, self._label_steps if labels else 0)
+            figures = self._label_figures(network, lambda step: tick(self._ranked_steps + step)) if labels else {}
+            figures |= self._ranking_figures(network, said)
         return {name: value for name, value in figures.items() if value is not None}
 
     def _label_figures(self, network: Network, tick: Callable[[int], None]) -> dict[str, float | None]:
@@ -107,37 +147,13 @@ class Validation:
         defined = [value for name, value in figures.items() if name.startswith("attribute_") and value is not None]
         return figures | {"attribute_auc": float(np.mean(defined)) if defined else None}
 
-    def _ranking_figures(self, network: Network, tick: Callable[[int], None], done: int) -> dict[str, float | None]:
+    def _ranking_figures(self, network: Network, answers: Sequence[Answer]) -> dict[str, float | None]:
         ranks_B = np.full(len(self.ranked_rows), np.inf)
-        for step, asked in enumerate(self.questions(self.ranked_rows, _device(network)), start=1):
-            scores = network.last_item_scores(network.encode(asked.batch), asked.batch)
-            ranks = target_ranks(scores, asked.target_B, asked.seen_BL).cpu().numpy()
-            ranks_B[asked.positions] = np.where(asked.target_B.cpu().numpy() > UNKNOWN, ranks, np.inf)
-            tick(done + step)
+        for said in answers:
+            ranks = target_ranks(_blended(network, said), said.target_B, said.seen_BL).cpu().numpy()
+            ranks_B[said.positions] = np.where(said.target_B.cpu().numpy() > UNKNOWN, ranks, np.inf)
         metrics = ranking_metrics(ranks_B)
         return {"hr@10": metrics["hr@10"], "ndcg@10": metrics["ndcg@10"]}
-
-    def questions(self, rows: Rows, device: torch.device) -> Iterator[Question]:
-        """The next-item questions of some of ``ranked_rows``, users of like length together, on a device."""
-        dataset = self._dataset
-        micro = dataset.histories.micro
-
-        def make(positions: Rows) -> Batch:
-            return collate(
-                dataset.histories,
-                rows[positions],
-                prefix="validation",
-                held_out_B=dataset.held_out_B,
-                max_macro_length=self._network_config.max_macro_length,
-                max_micro_length=self._network_config.max_micro_length,
-            )
-
-        order = self._order(rows)
-        for positions, batch in zip(order, feed(make, order, device), strict=True):
-            users = rows[positions]
-            target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - 2].astype(np.int64), device=device)
-            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=2), device=device) if self._config.mask_seen else None
-            yield Question(positions, batch, target_B, seen_BL)
 
     def _order(self, rows: Rows) -> list[Rows]:
         """Positions in ``rows``, users of like length together."""
@@ -160,6 +176,19 @@ def score(figures: dict[str, float]) -> float | None:
 
 def _labelled_auc(labels_B: NDArray[np.int8], scores_B: NDArray[np.float32]) -> float | None:
     return auc(labels_B[labels_B >= 0], scores_B[labels_B >= 0])
+
+
+def _own_scores(network: Network, batch: Batch) -> tuple[ItemScores, Gains | None]:
+    encoded = network.encode(batch)
+    if isinstance(network, MacroMicroFusionNetwork):
+        return network.own_last_item_scores(encoded, batch), network.gains(batch)
+    return network.last_item_scores(encoded, batch), None
+
+
+def _blended(network: Network, said: Answer) -> ItemScores:
+    if isinstance(network, MacroMicroFusionNetwork) and said.gains is not None:
+        return network.blend(said.own, said.gains)
+    return said.own
 
 
 def _device(network: Network) -> torch.device:

@@ -1,123 +1,101 @@
-"""How the shares of the next-item score are chosen, with networks whose answers are known."""
+"""How the shares of the next-item score are chosen, from answers that are known."""
 
-from dataclasses import dataclass, field
-
+import numpy as np
 import pytest
 import torch
 
-from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.model.blend import ItemBlend
 from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains
+from mfn_core.schema import PAD
 from mfn_core.training import blending
 from mfn_core.training.blending import fit_blend
-from mfn_core.training.validation import Validation
-from tests.factories import app_log, dataset_of, item_log
+from mfn_core.training.validation import Answer
 
-USERS = [f"u{number}" for number in range(40)]
-# Everybody meets x, y, then z or w (the validation item), then x again (the test item).
-LOG = [
-    (user, item, "c", f"2026-05-0{day}T00:00:00")
-    for number, user in enumerate(USERS)
-    for day, item in enumerate(("x", "y", "z" if number % 4 else "w", "x"), start=1)
-]
-NUM_ITEMS = 6  # PAD, UNKNOWN, w, x, y, z
-
-
-def dataset():
-    return dataset_of(app_log([]), item_log(LOG), users=USERS, split=dict.fromkeys(USERS, "train"))
+W, X, Y, Z = range(2, 6)  # after PAD and UNKNOWN
+NUM_ITEMS = 6
+NUM_USERS = 40
+# Everybody has met x and y; z is next for three users in four, w for the fourth.
+TARGETS = [Z if user % 4 else W for user in range(NUM_USERS)]
+RIGHT = TARGETS
+WRONG = [W if target == Z else Z for target in TARGETS]
+SILENT = [PAD] * NUM_USERS
 
 
-@dataclass
-class Teller:
-    """A network that prefers one item, beside a table that names the true one at so many of four users."""
-
-    preferred: int
-    told: dict[int, int]  # row of the user modulo 4 -> item that the table names
-    blend: ItemBlend = field(default_factory=lambda: ItemBlend([0.3]))
-
-    def eval(self):
-        return self
-
-    @property
-    def items(self):
-        return torch.nn.Linear(1, NUM_ITEMS)
-
-    def parameters(self):
-        return iter([torch.zeros(1)])
-
-    def encode(self, batch):
-        return None
-
-    def own_last_item_scores(self, encoded, batch):
-        wanted_BD = torch.eye(NUM_ITEMS)[self.preferred].repeat(len(batch.rows_B), 1)
-        return ItemScores.plain(wanted_BD, torch.eye(NUM_ITEMS), torch.zeros(NUM_ITEMS))
-
-    def gains(self, batch):
-        items_B11 = torch.tensor([[[self.told[row % 4]]] for row in batch.rows_B.tolist()])
-        return Gains(items_B11, torch.ones_like(items_B11, dtype=torch.float32))
+def answers(preferred: int, named: list[int], *, targets: list[int] = TARGETS, mask_seen: bool = True) -> list[Answer]:
+    """Two batches: of a network that prefers one item to all others by 1, and a table that names one item with a gain of 1."""
+    halves = (np.arange(start, len(targets), 2) for start in (0, 1))
+    return [_answer(users, preferred, [named[user] for user in users], [targets[user] for user in users], mask_seen) for users in halves]
 
 
-def fitted(teller: Teller, mask_seen: bool = True, data=None) -> Teller:
-    validation = Validation(data or dataset(), NetworkConfig(), TrainingConfig(evaluation_batch_size=16, device="cpu", mask_seen=mask_seen))
-    fit_blend(teller, validation)
-    return teller
+def _answer(users: np.ndarray, preferred: int, named: list[int], targets: list[int], mask_seen: bool) -> Answer:
+    own = ItemScores.plain(torch.eye(NUM_ITEMS)[preferred].repeat(len(users), 1), torch.eye(NUM_ITEMS), torch.zeros(NUM_ITEMS))
+    items_B11 = torch.tensor(named, dtype=torch.int64).view(-1, 1, 1)
+    seen_BL = torch.tensor([[X, Y]] * len(users), dtype=torch.int64).view(-1, 2) if mask_seen else None
+    return Answer(users, own, Gains(items_B11, (items_B11 != PAD).float()), torch.tensor(targets, dtype=torch.int64), seen_BL)
 
 
-TOKENS = dataset().vocabularies.micro_id.tokens.to_pylist()
-W, X, Z = (2 + TOKENS.index(token) for token in "wxz")
-ALWAYS_RIGHT = {0: W, 1: Z, 2: Z, 3: Z}
-NEVER_RIGHT = {0: Z, 1: W, 2: W, 3: W}
+def fitted(said: list[Answer]) -> ItemBlend:
+    blend = ItemBlend([0.3])
+    fit_blend(blend, said)
+    return blend
 
 
 def test_a_table_that_is_right_gains_share_and_one_that_is_wrong_loses_it() -> None:
-    assert fitted(Teller(X, ALWAYS_RIGHT)).blend.shares_K.item() > 0.8
-    assert fitted(Teller(X, NEVER_RIGHT)).blend.shares_K.item() < -0.2
+    assert fitted(answers(X, RIGHT)).shares_K.item() > 0.8
+    assert fitted(answers(X, WRONG)).shares_K.item() < -0.2
 
 
 def test_a_network_that_is_right_is_sharpened_and_one_that_is_wrong_is_blunted() -> None:
-    silent = dict.fromkeys(range(4), 0)
     # z is the answer of three users in four, w of the others: log 3 = 1.10 apart would be likeliest. With the prior of 5 of 40 users:
     # d/ds [log(1 + e^s) - .75 s + .125 log(s)^2] = 0.
-    assert fitted(Teller(Z, silent)).blend.sharpness.item() == pytest.approx(1.0442, abs=1e-3)
-    assert fitted(Teller(W, silent)).blend.sharpness.item() < 0.5
+    assert fitted(answers(Z, SILENT)).sharpness.item() == pytest.approx(1.0442, abs=1e-3)
+    assert fitted(answers(W, SILENT)).sharpness.item() < 0.5
 
 
 def test_seen_items_take_no_part_as_in_the_ranking() -> None:
     # x is seen by all: to prefer it costs nothing where seen items are left out.
-    silent = dict.fromkeys(range(4), 0)
-    assert fitted(Teller(X, silent), mask_seen=True).blend.sharpness.item() == pytest.approx(1, abs=1e-3)
-    assert fitted(Teller(X, silent), mask_seen=False).blend.sharpness.item() < 0.9
+    assert fitted(answers(X, SILENT)).sharpness.item() == pytest.approx(1, abs=1e-3)
+    assert fitted(answers(X, SILENT, mask_seen=False)).sharpness.item() < 0.9
 
 
-def test_few_users_do_not_carry_the_shares_away() -> None:
-    # One user against a prior of five: 40 of them took the share beyond .8.
-    log = [(f"v{number}", item, "c", f"2026-05-0{day}T00:00:00") for number in range(8) for day, item in enumerate("xywz", start=1)]
-    few = dataset_of(app_log([]), item_log([*log[:4], *[row for row in log[4:] if row[1] in "xy"]]), users=[f"v{n}" for n in range(8)])
-    teller = Teller(X, {0: 2 + few.vocabularies.micro_id.tokens.to_pylist().index("y")})
-    assert abs(fitted(teller, data=few).blend.shares_K.item() - 0.3) < 0.1
+def test_a_target_that_was_seen_takes_part_all_the_same() -> None:
+    assert fitted(answers(X, [X] * NUM_USERS, targets=[X] * NUM_USERS)).shares_K.item() > 0.5
+
+
+def test_one_user_does_not_carry_the_shares_away() -> None:
+    assert fitted(answers(X, RIGHT[1:2], targets=TARGETS[1:2])).shares_K.item() == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_target_that_the_vocabulary_lacks_says_nothing() -> None:
+    unknown = [1 if user < 20 else target for user, target in enumerate(TARGETS)]
+    shortened = fitted(answers(X, RIGHT[20:], targets=TARGETS[20:])).shares_K
+    torch.testing.assert_close(fitted(answers(X, RIGHT, targets=unknown)).shares_K, shortened)
 
 
 def test_the_fit_does_not_depend_on_an_earlier_one() -> None:
-    once = fitted(Teller(X, ALWAYS_RIGHT)).blend.shares_K.clone()
-    twice = fitted(fitted(Teller(X, ALWAYS_RIGHT))).blend.shares_K
-    assert torch.equal(once, twice)
+    blend = fitted(answers(X, WRONG))
+    fit_blend(blend, answers(X, RIGHT))
+    assert torch.equal(blend.shares_K, fitted(answers(X, RIGHT)).shares_K)
 
 
-def test_without_held_out_items_the_shares_stay() -> None:
-    data = dataset_of(app_log([]), item_log(LOG[:2]), users=USERS, split=dict.fromkeys(USERS, "train"))
-    blend = fitted(Teller(X, ALWAYS_RIGHT), data=data).blend
+@pytest.mark.parametrize("said", [[], answers(X, [], targets=[]), answers(X, RIGHT, targets=[1] * NUM_USERS)])
+def test_without_questions_the_shares_stay(said: list[Answer]) -> None:
+    blend = fitted(said)
     assert (blend.sharpness.item(), blend.shares_K.tolist()) == (1, [pytest.approx(0.3)])
 
 
 def test_no_more_users_are_asked_than_scores_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
     monkeypatch.setattr(blending, "_MOST_SCORES", 8 * NUM_ITEMS)
     monkeypatch.setattr(blending, "_LEAST_USERS", 2)
+    own_BN, gains, target_B = blending._questions(answers(X, RIGHT))
+    assert (len(own_BN), len(gains.items_BKM), len(target_B)) == (8, 8, 8)
+    assert gains.items_BKM.flatten().tolist() == target_B.tolist()
 
-    class Counting(Teller):
-        def encode(self, batch):
-            asked.append(len(batch.rows_B))
 
-    fitted(Counting(X, ALWAYS_RIGHT))
-    assert sum(asked) == 8
+def test_answers_of_inference_mode_and_autocast_are_fitted_in_float32() -> None:
+    with torch.inference_mode():
+        said = answers(Z, SILENT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        blend = fitted(said)
+    assert blend.sharpness.item() == pytest.approx(1.0442, abs=1e-3)

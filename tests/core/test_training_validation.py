@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.model.builder import build_network
 from mfn_core.model.scoring import ItemScores
 from mfn_core.training.validation import Validation, score
 from tests.factories import app_log, dataset_of, item_log
@@ -44,7 +45,7 @@ class KnownNetwork:
     def last_item_scores(self, encoded, batch):
         num_users = len(batch.rows_B)
         wanted_BD = torch.eye(6)[self.wanted_item].repeat(num_users, 1)
-        return ItemScores(wanted_BD, torch.eye(6), torch.zeros(6), torch.zeros(num_users, 0, dtype=torch.int64), torch.zeros(num_users, 0))
+        return ItemScores.plain(wanted_BD, torch.eye(6), torch.zeros(6))
 
 
 def measure(data, network, **settings):
@@ -104,3 +105,26 @@ def test_without_labels_only_the_next_item_is_measured():
     assert set(figures) == {"hr@10", "ndcg@10"}
     assert steps == [1, 2, 3]
     assert (validation.num_steps(labels=False), validation.num_steps(labels=True)) == (3, 4)
+
+
+def test_answers_at_hand_are_not_asked_for_again():
+    data = dataset()
+    validation = Validation(data, NetworkConfig(), TrainingConfig(evaluation_batch_size=2, device="cpu"))
+    answers = validation.answers(KnownNetwork({}, wanted_item=item(data, "z")))
+    steps = []
+    assert validation.measure(KnownNetwork({}, wanted_item=item(data, "x")), steps.append, labels=False, answers=answers)["hr@10"] == 1
+    assert steps == []
+
+
+def test_an_answer_is_blended_by_the_network_as_it_is_now():
+    data = dataset()
+    network = build_network(NetworkConfig(width=8, num_layers=1), data.vocabularies, {}).eval()
+    validation = Validation(data, NetworkConfig(), TrainingConfig(evaluation_batch_size=2, device="cpu"))
+    answers = validation.answers(network)
+    network.successors.successors_NM[:, 0] = item(data, "z")  # everything is followed by z
+    network.successors.gains_NM[:, 0] = 100.0
+    assert validation.measure(network, lambda _: None, labels=False, answers=answers)["ndcg@10"] < 1  # gains were told before
+    answers = validation.answers(network)
+    assert validation.measure(network, lambda _: None, labels=False, answers=answers)["ndcg@10"] == 1
+    network.blend.shares_K.zero_()
+    assert validation.measure(network, lambda _: None, labels=False, answers=answers)["ndcg@10"] < 1
