@@ -1,7 +1,8 @@
-"""The network of the paper, one concept a file.
+"""The networks, one concept a file.
 
-Reading order, which is the order of ``network.py``: ``embedding`` events to vectors -> ``rotary`` their positions ->
-``encoder`` causal Transformer of one view -> ``alignment`` pooling per category, co-attention, convolution -> ``fusion``
-softmax gate -> ``heads`` downstream tasks. ``losses`` trains it, ``ranking`` orders the catalogue, ``builder`` unpacks the
-settings, ``bundle`` stores it with its vocabularies.
+Reading order of the default network, which is the order of ``network.py``: ``embedding`` events to vectors -> ``rotary`` their positions
+-> ``encoder`` causal Transformer of one view -> ``heads`` what comes next -> ``transitions`` what followed what -> ``blend`` both in one
+``scoring``; ``evidence`` of the encoders, ``alignment`` and ``affinity`` of the categories -> ``experts`` -> ``reader`` of each label.
+``paper`` is the network of the source, with ``fusion``, its softmax gate. ``losses`` trains them, ``ranking`` orders the catalogue,
+``builder`` unpacks the settings, ``bundle`` stores a network with its vocabularies.
 """

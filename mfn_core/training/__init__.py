@@ -1,4 +1,6 @@
-"""From a dataset to the best weights: ``worker`` (the process) -> ``loop`` (epochs) -> ``feed``, ``validation``, ``checkpoint``.
+"""From a dataset to the best weights: ``worker`` (the process) -> ``loop`` (epochs) -> ``labels``.
+
+An epoch goes through ``feed``, ``validation``, ``blending`` and ``checkpoint``; ``encoders`` takes over those of another run.
 
 The folder of a run::
 
