@@ -74,6 +74,11 @@ class TestCounting:
     def test_without_events_nothing_follows(self) -> None:
         assert gains_of(fitted([], [])) == {}
 
+    def test_counting_anew_forgets_what_was_counted(self) -> None:
+        table = fitted([2, 3], [2, 4])
+        table.fit(histories_of([5, 3]), np.zeros(1, np.int8))
+        assert gains_of(table) == {5: {3: lift(1, 1, 0.5)}}
+
     def test_nothing_is_learned(self) -> None:
         assert list(fitted([2, 3]).parameters()) == []
 

@@ -10,6 +10,7 @@ import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError, PermanentError
+from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import load_bundle
 from mfn_core.schema import SPLITS
 from mfn_core.training import loop
@@ -153,6 +154,13 @@ def test_held_out_items_are_never_learned(tmp_path, network):
     # The validation items choose the shares of the score, as they choose the epoch.
     true, false = (without_shares(last_weights(tmp_path / name)) for name in ("true", "false"))
     assert same(true, false)
+
+
+def test_the_shares_of_the_score_are_chosen_and_kept_with_the_weights(tmp_path):
+    train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
+    untrained = build_network(NETWORK, DATASET.vocabularies, DATASET.attribute_classes).state_dict()
+    for name in ("blend.sharpness", "blend.shares_K"):
+        assert not torch.allclose(best_weights(tmp_path)[name], untrained[name], atol=1e-3)
 
 
 @EITHER

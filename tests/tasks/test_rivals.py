@@ -62,9 +62,11 @@ def test_recency_is_in_hours_and_volume_in_windows_of_days(two_users):
 
 def test_several_events_of_a_day_are_one_day():
     items = [("u1", "ball", "sports", f"2026-05-{time}") for time in ("30T01:00:00", "30T23:00:00", "31T01:00:00")]
-    counted = recency_and_volume(dataset_of(app_log([]), item_log(items), users=["u1", "u2"])).toarray()
+    items.append(("u2", "ball", "sports", "2026-05-31T02:00:00"))  # the day on which u1 ends
+    counted = recency_and_volume(dataset_of(app_log([]), item_log(items), users=["u1", "u2", "u3"])).toarray()
     assert counted[0, 17 + 5 :][:2] == pytest.approx([THREE, TWO])
-    assert counted[1, 17 + 5 :][:2].tolist() == [0, 0]
+    assert counted[1, 17 + 5 :][:2] == pytest.approx([ONE, ONE])
+    assert counted[2, 17 + 5 :][:2].tolist() == [0, 0]
 
 
 def test_the_times_of_an_absent_view_are_missing(two_users):
