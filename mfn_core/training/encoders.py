@@ -52,7 +52,7 @@ def read_encoders(folder: Path, data_digest: str, network_config: NetworkConfig,
     try:
         job = json.loads((folder / JOB).read_text(encoding="utf-8"))
         result = TrainingResult.from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ArtifactError(f"{folder} holds no finished run ({error}); train without its encoders") from error
     theirs = {**job["network"], **job["training"], "data": result.data}
     ours = {**network_config.model_dump(mode="json"), **config.model_dump(mode="json"), "data": data_digest}

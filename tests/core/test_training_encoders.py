@@ -86,5 +86,13 @@ def test_a_run_that_is_not_finished_has_no_encoders_to_give(tmp_path: Path) -> N
         run(tmp_path / "new", encoders=tmp_path / "nowhere")
 
 
+def test_the_result_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in (JOB, "result.json"):
+        (tmp_path / "old" / name).write_text("{}")
+    with pytest.raises(ArtifactError, match="holds no finished run"):
+        run(tmp_path / "new", encoders=tmp_path / "old")
+
+
 def test_every_setting_of_the_labels_exists() -> None:
     assert NetworkConfig.model_fields.keys() | TrainingConfig.model_fields.keys() >= SETTINGS_OF_LABELS
