@@ -44,19 +44,26 @@ def draw(predictor: Predictor, data: Dataset, batch_size: int) -> Atlas | None:
 
 
 def stability(atlases: Sequence[Atlas]) -> list[dict[str, Any]]:
-    """Spearman's correlation of every two atlases, by part: ``part, pairs, mean, lowest``. Empty for fewer than two."""
-    if len(atlases) < 2:
-        return []
+    """Spearman's correlation of every two atlases, by part: ``part, pairs, mean, lowest``.
+
+    A part that gives no correlation is left out: of fewer than two atlases, of one pair of categories, of equal values.
+    """
     found: list[dict[str, Any]] = []
     for part in PARTS:
-        correlations = [_spearman(one[part], other[part]) for one, other in combinations(atlases, 2)]
+        said = [_spearman(one[part], other[part]) for one, other in combinations(atlases, 2)]
+        correlations = [value for value in said if value is not None]
+        if not correlations:
+            continue
         found.append({"part": part, "pairs": len(correlations), "mean": float(np.mean(correlations)), "lowest": min(correlations)})
     return found
 
 
-def _spearman(one: Sequence[float | None], other: Sequence[float | None]) -> float:
+def _spearman(one: Sequence[float | None], other: Sequence[float | None]) -> float | None:
     pairs = [(first, second) for first, second in zip(one, other, strict=True) if first is not None and second is not None]
-    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def _root_shares(view: ViewHistories, rows: NDArray[np.int64], max_length: int, num_categories: int) -> NDArray[np.float64]:

@@ -30,6 +30,13 @@ def test_one_seed_agrees_with_nobody() -> None:
     assert atlas.stability([ONE]) == []
 
 
+def test_what_gives_no_correlation_is_left_out() -> None:
+    one_pair, nothing = {"alignment": [0.1], "affinity": [None]}, {"alignment": [], "affinity": []}
+    assert atlas.stability([one_pair, one_pair]) == atlas.stability([nothing, nothing]) == []
+    flat = {"alignment": [0.1, 0.1, 0.1, 0.1], "affinity": ONE["affinity"]}
+    assert [row["part"] for row in atlas.stability([ONE, flat])] == ["affinity"]
+
+
 def test_the_affinity_is_the_alignment_over_how_often_categories_meet() -> None:
     day = "2026-05-01T00:00:00"
     apps = [("ann", "m1", "chat", day), ("ann", "m2", "bank", "2026-05-02T00:00:00"), ("bob", "m1", "chat", day)]
