@@ -1,6 +1,6 @@
 """The score of the next item: what the network says, sharpened or blunted, and what the tables of counts add.
 
-    s_j = sharpness (q . E_j + b_j) + sum_k alpha_k g_jk
+    s_j = sharpness (q . E_j + b_j) + sum_k alpha_k g_jk        k: direct successors, product, mixture (``transitions.py``)
 
 A log-linear pool (Genest & Zidek 1986) of experts that learned apart. Were the tables in the score that the network trains on, they would
 answer for it early, and the network would learn less (docs/experiments.md); so the shares are fitted after each epoch, on held-out events
@@ -28,13 +28,17 @@ class ItemBlend(nn.Module):
         self.first_shares_K: Tensor
         self.shares_K: Tensor
 
-    def forward(self, own: ItemScores, gains: Gains) -> ItemScores:
-        """The blended scores of B users from the network's own, in float32."""
-        weighted_BKM = self.shares_K[:, None] * gains.gains_BKM
+    def forward(self, own: ItemScores, gains: Sequence[Gains]) -> ItemScores:
+        """The blended scores of B users from the network's own and the gains of K sources, in float32."""
         return ItemScores(
             self.sharpness * own.query_PD.float(),
             own.weight_ND,
             self.sharpness * own.bias_N,
-            gains.items_BKM.flatten(1),
-            weighted_BKM.flatten(1),
+            torch.cat([source.items_BM for source in gains], 1),
+            weighted(self.shares_K, gains),
         )
+
+
+def weighted(shares_K: Tensor, gains: Sequence[Gains]) -> Tensor:
+    """The gains of all sources side by side, each times its share."""
+    return torch.cat([share * source.gains_BM for share, source in zip(shares_K, gains, strict=True)], 1)

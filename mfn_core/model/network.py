@@ -27,7 +27,7 @@ from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains, Transitions, item_shares
 from mfn_core.schema import PAD, View
 
-_FIRST_SHARE = 0.3  # of the gains from the latest item
+_FIRST_SHARES = (0.3, 0.1, 0.3)  # of the gains by direct successors, product and mixture, before any is fitted
 
 
 class MacroMicroFusionNetwork(nn.Module):
@@ -82,7 +82,7 @@ class MacroMicroFusionNetwork(nn.Module):
         self.apps = CatalogueHead(num_ids=num_macro_ids, width=width)
         self.successors = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=1)
         self.neighbours = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=transition_window)
-        self.blend = ItemBlend([_FIRST_SHARE, *(_FIRST_SHARE / lag for lag in range(1, transition_window + 1))])
+        self.blend = ItemBlend(_FIRST_SHARES)
         self.macro_pooling = CategoryPooling(num_categories=num_macro_categories, width=width)
         self.micro_pooling = CategoryPooling(num_categories=num_micro_categories, width=width)
         self.affinity = CategoryAffinity(width)
@@ -150,11 +150,11 @@ class MacroMicroFusionNetwork(nn.Module):
         query_B1D = self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B1))
         return ItemScores.plain(query_B1D.squeeze(1), self.items.weight, self.items.bias)
 
-    def gains(self, batch: Batch) -> Gains:
-        """What the tables of counts add to the scores of the item that follows the whole micro history."""
+    def gains(self, batch: Batch) -> tuple[Gains, ...]:
+        """What the tables of counts add to the scores of the item that follows the whole micro history, by source."""
         seen = self._seen(batch)
-        tables = (self.successors, self.neighbours)
-        return Gains.concatenate([table(seen.micro_ids_BL, seen.micro_lengths_B) for table in tables], dim=1)
+        product = self.neighbours(seen.micro_ids_BL, seen.micro_lengths_B)
+        return self.successors(seen.micro_ids_BL, seen.micro_lengths_B), product, self.neighbours.mixture(product)
 
     def next_app_scores(self, encoded: Encoded, positions_P: Tensor) -> ItemScores:
         """Scores of the app that follows each of the flat macro positions."""

@@ -4,6 +4,11 @@ A network needs many steps to say what a table of counts knows after one pass; t
 from an item i of the history is the log of its lift, smoothed by popularity::
 
     g_j = log(1 + P(j | i) / P(j))        P(j | i) = n_ij / (sum_j n_ij + kappa)
+
+What it gains from several can be put together in two ways: the logarithms are added, as if each item spoke for itself (a product of
+chances), or the lifts are (a mixture of chances, the weight of an item falling with the events since)::
+
+    product  sum_d g_j(d)                 mixture  log(1 + sum_d (exp(g_j(d)) - 1) / d)
 """
 
 from collections.abc import Sequence
@@ -23,19 +28,19 @@ _LEAST_POPULARITY = 1e-5
 
 @dataclass(frozen=True)
 class Gains:
-    """What the tables say of B users: K sources of M items each."""
+    """What one source says of B users: M items each, and what they gain."""
 
-    items_BKM: Tensor  # int64; the same item several times where several sources name it
-    gains_BKM: Tensor  # 0 where the item is PAD
+    items_BM: Tensor  # int64; the same item several times where several items of the history name it: its gains are added
+    gains_BM: Tensor  # 0 where the item is PAD
 
     @staticmethod
-    def concatenate(parts: "Sequence[Gains]", dim: int) -> "Gains":
-        """Users one after the other (0), or sources side by side (1)."""
-        return Gains(torch.cat([part.items_BKM for part in parts], dim), torch.cat([part.gains_BKM for part in parts], dim))
+    def concatenate(parts: "Sequence[Gains]") -> "Gains":
+        """The users of all parts, one after the other."""
+        return Gains(torch.cat([part.items_BM for part in parts]), torch.cat([part.gains_BM for part in parts]))
 
     def at(self, users: Tensor | slice) -> "Gains":
         """Those of some users."""
-        return Gains(self.items_BKM[users], self.gains_BKM[users])
+        return Gains(self.items_BM[users], self.gains_BM[users])
 
 
 class Transitions(nn.Module):
@@ -69,10 +74,21 @@ class Transitions(nn.Module):
         self.gains_NM[items[kept], places[kept]] = torch.from_numpy(gains[kept].astype(np.float32))
 
     def forward(self, ids_BL: Tensor, lengths_B: Tensor) -> Gains:
-        """What has followed each of the latest items, the latest first; free places are PAD and gain 0."""
+        """What has followed each of the latest items, the latest first: a product of chances. Free places are PAD and gain 0."""
         events_BW = lengths_B[:, None] - 1 - torch.arange(self.window, device=ids_BL.device)
         items_BW = ids_BL.gather(1, events_BW.clamp(min=0)).masked_fill(events_BW < 0, PAD)
-        return Gains(self.successors_NM[items_BW].long(), self.gains_NM[items_BW])
+        return Gains(self.successors_NM[items_BW].long().flatten(1), self.gains_NM[items_BW].flatten(1))
+
+    def mixture(self, product: Gains) -> Gains:
+        """The same chances mixed in place of multiplied: every item once, the others of its places PAD with a gain of 0."""
+        distance_W = torch.arange(1, self.window + 1, device=product.items_BM.device)
+        lifts_BM = torch.expm1(product.gains_BM) / distance_W.repeat_interleave(product.items_BM.shape[1] // self.window)
+        items_BM, order_BM = product.items_BM.sort(dim=1)
+        is_first_BM = torch.ones_like(items_BM, dtype=torch.bool)
+        is_first_BM[:, 1:] = items_BM[:, 1:] != items_BM[:, :-1]
+        place_BM = is_first_BM.cumsum(1) - 1
+        sums_BM = torch.zeros_like(lifts_BM).scatter_add(1, place_BM, lifts_BM.gather(1, order_BM)).gather(1, place_BM)
+        return Gains(items_BM.masked_fill(~is_first_BM, PAD), torch.log1p(sums_BM).masked_fill(~is_first_BM, 0))
 
 
 def item_shares(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: int) -> NDArray[np.float64]:

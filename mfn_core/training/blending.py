@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mfn_core.model.blend import ItemBlend
+from mfn_core.model.blend import ItemBlend, weighted
 from mfn_core.model.transitions import Gains
 from mfn_core.schema import UNKNOWN
 from mfn_core.training.validation import Answer
@@ -36,16 +36,16 @@ def fit_blend(blend: ItemBlend, answers: Sequence[Answer]) -> None:
             _fit(blend, own_BN, gains, target_B)
 
 
-def _fit(blend: ItemBlend, own_BN: Tensor, gains: Gains, target_B: Tensor) -> None:
+def _fit(blend: ItemBlend, own_BN: Tensor, gains: Sequence[Gains], target_B: Tensor) -> None:
     first_K = blend.first_shares_K
     log_sharpness = torch.zeros((), device=own_BN.device, requires_grad=True)
     shares_K = first_K.clone().requires_grad_()
+    items_BM = torch.cat([source.items_BM for source in gains], 1)
     optimizer = torch.optim.LBFGS([log_sharpness, shares_K], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        weighted_BX = (shares_K[:, None] * gains.gains_BKM).flatten(1)
-        scores_BN = (log_sharpness.exp() * own_BN).scatter_add(1, gains.items_BKM.flatten(1), weighted_BX)
+        scores_BN = (log_sharpness.exp() * own_BN).scatter_add(1, items_BM, weighted(shares_K, gains))
         away = log_sharpness.square() + (shares_K - first_K).square().sum()
         total = functional.cross_entropy(scores_BN, target_B) + _PRIOR / len(target_B) * away
         total.backward()
@@ -57,22 +57,22 @@ def _fit(blend: ItemBlend, own_BN: Tensor, gains: Gains, target_B: Tensor) -> No
 
 
 @torch.no_grad()
-def _questions(answers: Sequence[Answer]) -> tuple[Tensor, Gains, Tensor]:
-    """The network's own scores [B, N], those of items that may not be recommended at the bottom; the gains; the targets."""
+def _questions(answers: Sequence[Answer]) -> tuple[Tensor, list[Gains], Tensor]:
+    """The network's own scores [B, N], those of items that may not be recommended at the bottom; the gains by source; the targets."""
     own: list[Tensor] = []
-    gains: list[Gains] = []
+    gains: list[list[Gains]] = []
     targets: list[Tensor] = []
     is_chosen_U = _chosen(answers)
     for said in answers:
         chosen = torch.from_numpy(is_chosen_U[said.positions]).to(said.target_B.device) & (said.target_B > UNKNOWN)
         assert said.gains is not None, "only a network with tables of counts has shares to choose"
         own.append(_allowed(said, chosen))
-        gains.append(said.gains.at(chosen))
+        gains.append([source.at(chosen) for source in said.gains])
         targets.append(said.target_B[chosen])
     if not targets:
-        return torch.empty(0), Gains(torch.empty(0), torch.empty(0)), torch.empty(0)
+        return torch.empty(0), [], torch.empty(0)
     # Out of inference mode, in which the answers were given: gradients pass through copies.
-    return torch.cat(own), Gains.concatenate(gains, dim=0), torch.cat(targets)
+    return torch.cat(own), [Gains.concatenate(parts) for parts in zip(*gains, strict=True)], torch.cat(targets)
 
 
 def _chosen(answers: Sequence[Answer]) -> NDArray[np.bool_]:

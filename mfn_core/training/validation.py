@@ -36,7 +36,7 @@ class Answer:
 
     positions: Rows  # in ``ranked_rows``
     own: ItemScores
-    gains: Gains | None  # what a default network blends in
+    gains: tuple[Gains, ...] | None  # what a default network blends in, by source
     target_B: Tensor  # UNKNOWN where the vocabulary lacks the item
     seen_BL: Tensor | None  # not to be recommended, padded with PAD; None: all may be
 
@@ -178,7 +178,7 @@ def _labelled_auc(labels_B: NDArray[np.int8], scores_B: NDArray[np.float32]) -> 
     return auc(labels_B[labels_B >= 0], scores_B[labels_B >= 0])
 
 
-def _own_scores(network: Network, batch: Batch) -> tuple[ItemScores, Gains | None]:
+def _own_scores(network: Network, batch: Batch) -> tuple[ItemScores, tuple[Gains, ...] | None]:
     encoded = network.encode(batch)
     if isinstance(network, MacroMicroFusionNetwork):
         return network.own_last_item_scores(encoded, batch), network.gains(batch)

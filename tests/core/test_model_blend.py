@@ -10,7 +10,7 @@ from mfn_core.model.transitions import Gains
 
 # One user, items 0 to 3: the network says 0, 0, 2, 4; two sources name one or two items each.
 OWN = ItemScores.plain(torch.tensor([[2.0]]), torch.tensor([[0.0], [0.0], [1.0], [1.5]]), torch.tensor([0.0, 0.0, 0.0, 1.0]))
-GAINS = Gains(torch.tensor([[[2, 3], [2, 0]]]), torch.tensor([[[1.0, 10.0], [100.0, 0.0]]]))
+GAINS = (Gains(torch.tensor([[2, 3]]), torch.tensor([[1.0, 10.0]])), Gains(torch.tensor([[2]]), torch.tensor([[100.0]])))
 
 
 def blended(sharpness: float, shares: list[float]) -> list[float]:
@@ -37,7 +37,7 @@ def test_the_smoothed_bigram_is_a_special_case() -> None:
     """No query, biases of log popularity, a share of 1: the softmax is P(j) + n_ij / (n_i + kappa), normalized."""
     popularity = ItemScores.plain(torch.zeros(1, 1), torch.zeros(5, 1), torch.tensor([1e-9, 1e-9, 0.4, 0.4, 0.2]).log())
     # 3 has followed the last item in 2 of 2 + 3 times, and its popularity is .4.
-    scores = ItemBlend([1.0])(popularity, Gains(torch.tensor([[[3]]]), torch.tensor([[[math.log(1 + 0.4 / 0.4)]]])))
+    scores = ItemBlend([1.0])(popularity, [Gains(torch.tensor([[3]]), torch.tensor([[math.log(1 + 0.4 / 0.4)]]))])
     dense_BN = scores.bias_N[None].scatter_add(1, scores.gaining_PM, scores.gains_PM)
     torch.testing.assert_close(dense_BN.softmax(1)[0, 2:], torch.tensor([0.4, 0.8, 0.2]) / 1.4)
 

@@ -280,7 +280,7 @@ class TestDefaultNetwork:
         shapes = shapes_of(NetworkConfig(width=64))
         assert shapes["macro.embedding.ids.weight"] == (14, 64)
         assert shapes["items.weight"] == shapes["micro.embedding.ids.weight"] == (22, 64)
-        assert build_network(NetworkConfig(width=64), patterned_dataset().vocabularies, {}).blend.shares_K.shape == (1 + 8,)
+        assert build_network(NetworkConfig(width=64), patterned_dataset().vocabularies, {}).blend.shares_K.shape == (3,)
         # Counts, concatenation, product, alignment: a gate each.
         assert shapes["readers.1.readers.2.experts.gates.3.weight"] == (4, 4 * 32, 32)
         assert "readers.1.readers.2.experts.gates.4.weight" not in shapes

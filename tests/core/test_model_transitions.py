@@ -86,7 +86,7 @@ class TestCounting:
 def gain(table: Transitions, history: list[int], length: int | None = None) -> list[tuple[int, float]]:
     """What gains at the end of a history, the latest item's successors first."""
     gains = table(torch.tensor([history]), torch.tensor([len(history) if length is None else length]))
-    return list(zip(gains.items_BKM.flatten().tolist(), gains.gains_BKM.flatten().tolist(), strict=True))
+    return list(zip(gains.items_BM.flatten().tolist(), gains.gains_BM.flatten().tolist(), strict=True))
 
 
 class TestGains:
@@ -119,10 +119,35 @@ class TestGains:
 
     def test_users_are_answered_apart(self) -> None:
         gains = fitted(*self.LOG)(torch.tensor([[2, 3], [2, 0]]), torch.tensor([2, 1]))
-        assert gains.items_BKM[:, 0, 0].tolist() == [4, 3]
+        assert gains.items_BM[:, 0].tolist() == [4, 3]
 
     def test_some_users_may_be_taken_and_others_put_below(self) -> None:
         gains = fitted(*self.LOG)(torch.tensor([[2], [3]]), torch.tensor([1, 1]))
-        assert gains.at(torch.tensor([False, True])).items_BKM.tolist() == [[[4, 0]]]
-        assert Gains.concatenate([gains.at(slice(1, 2)), gains.at(slice(0, 1))], dim=0).items_BKM[:, 0, 0].tolist() == [4, 3]
-        assert Gains.concatenate([gains, gains], dim=1).gains_BKM.shape == (2, 2, 2)
+        assert gains.at(torch.tensor([False, True])).items_BM.tolist() == [[4, 0]]
+        assert Gains.concatenate([gains.at(slice(1, 2)), gains.at(slice(0, 1))]).items_BM[:, 0].tolist() == [4, 3]
+
+
+class TestMixture:
+    """Three places for each of the two latest items; what both name is 3."""
+
+    PRODUCT = Gains(torch.tensor([[3, 4, 0, 5, 3, 0]]), torch.tensor([[2.0, 4.0, 1.0, 5.0, 9.0, 1.0]]).log())
+
+    def test_lifts_are_added_the_second_latest_item_counting_half(self) -> None:
+        mixed = fitted([2, 3], window=2, num_successors=3).mixture(self.PRODUCT)
+        named = dict(zip(mixed.items_BM[0].tolist(), mixed.gains_BM[0].exp().tolist(), strict=True))
+        assert named == {0: 1.0, 3: pytest.approx(1 + (2 - 1) + (9 - 1) / 2), 4: pytest.approx(4), 5: pytest.approx(1 + (5 - 1) / 2)}
+
+    def test_every_item_has_one_place(self) -> None:
+        mixed = fitted([2, 3], window=2, num_successors=3).mixture(self.PRODUCT)
+        assert sorted(mixed.items_BM[0].tolist()) == [0, 0, 0, 3, 4, 5]
+
+    def test_what_a_single_item_names_gains_what_it_gained(self) -> None:
+        table = fitted([2, 3, 4], [2, 3])
+        product = table(torch.tensor([[2]]), torch.tensor([1]))
+        mixed = table.mixture(product)
+        assert mixed.items_BM.sort().values.tolist() == product.items_BM.sort().values.tolist()
+        torch.testing.assert_close(mixed.gains_BM.sort().values, product.gains_BM.sort().values)
+
+    def test_free_places_gain_nothing(self) -> None:
+        table = fitted([2, 3], window=2)
+        assert table.mixture(table(torch.tensor([[0]]), torch.tensor([0]))).gains_BM.tolist() == [[0, 0, 0, 0]]

@@ -30,9 +30,9 @@ def answers(preferred: int, named: list[int], *, targets: list[int] = TARGETS, m
 
 def _answer(users: np.ndarray, preferred: int, named: list[int], targets: list[int], mask_seen: bool) -> Answer:
     own = ItemScores.plain(torch.eye(NUM_ITEMS)[preferred].repeat(len(users), 1), torch.eye(NUM_ITEMS), torch.zeros(NUM_ITEMS))
-    items_B11 = torch.tensor(named, dtype=torch.int64).view(-1, 1, 1)
+    items_B1 = torch.tensor(named, dtype=torch.int64).view(-1, 1)
     seen_BL = torch.tensor([[X, Y]] * len(users), dtype=torch.int64).view(-1, 2) if mask_seen else None
-    return Answer(users, own, Gains(items_B11, (items_B11 != PAD).float()), torch.tensor(targets, dtype=torch.int64), seen_BL)
+    return Answer(users, own, (Gains(items_B1, (items_B1 != PAD).float()),), torch.tensor(targets, dtype=torch.int64), seen_BL)
 
 
 def fitted(said: list[Answer]) -> ItemBlend:
@@ -89,8 +89,8 @@ def test_no_more_users_are_asked_than_scores_fit(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(blending, "_MOST_SCORES", 8 * NUM_ITEMS)
     monkeypatch.setattr(blending, "_LEAST_USERS", 2)
     own_BN, gains, target_B = blending._questions(answers(X, RIGHT))
-    assert (len(own_BN), len(gains.items_BKM), len(target_B)) == (8, 8, 8)
-    assert gains.items_BKM.flatten().tolist() == target_B.tolist()
+    assert (len(own_BN), len(gains[0].items_BM), len(target_B)) == (8, 8, 8)
+    assert gains[0].items_BM.flatten().tolist() == target_B.tolist()
 
 
 def test_answers_of_inference_mode_and_autocast_are_fitted_in_float32() -> None:

@@ -119,10 +119,12 @@ def test_answers_at_hand_are_not_asked_for_again():
 def test_an_answer_is_blended_by_the_network_as_it_is_now():
     data = dataset()
     network = build_network(NetworkConfig(width=8, num_layers=1), data.vocabularies, {}).eval()
+    with torch.no_grad():
+        network.items.bias[item(data, "z")] = -50.0  # by itself, the network says anything but z
     validation = Validation(data, NetworkConfig(), TrainingConfig(evaluation_batch_size=2, device="cpu"))
     answers = validation.answers(network)
     network.successors.successors_NM[:, 0] = item(data, "z")  # everything is followed by z
-    network.successors.gains_NM[:, 0] = 100.0
+    network.successors.gains_NM[:, 0] = 1000.0
     assert validation.measure(network, lambda _: None, labels=False, answers=answers)["ndcg@10"] < 1  # gains were told before
     answers = validation.answers(network)
     assert validation.measure(network, lambda _: None, labels=False, answers=answers)["ndcg@10"] == 1
