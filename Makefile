@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test check up down constraints picture clean
+.PHONY: help install demo compare test check bench-peers-env bench-train bench-etl bench-audit bench-report up down constraints picture clean
 
 PYTHON ?= python3
 EXTRAS ?= dev
@@ -29,7 +29,7 @@ UV := $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(subst $(space),$(comma),$(strip $(
 OF_DATA := $(if $(DATA),--data '$(DATA)')
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 install: $(STAMP) ## Create .venv and install the exact versions of constraints.txt (EXTRAS=dev,spark,celery,kubernetes)
 
@@ -58,6 +58,31 @@ check: $(STAMP) ## Lint, format, types, import contracts, tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
 
+bench-peers-env: .venv-rectools/installed .venv-replay/installed .venv-bench/installed ## Create the environments of RecTools, RePlay and RecBole (python3.11)
+
+.venv-rectools/installed .venv-replay/installed: .venv-%/installed: benchmarks/peers/requirements-%.txt
+	@python3.11 -m venv .venv-$*
+	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+.venv-bench/installed: benchmarks/recbole/requirements.txt
+	@python3.11 -m venv .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1
+	@touch $@
+
+bench-train: $(STAMP) bench-peers-env ## Speed of training beside RecTools, RePlay and RecBole: DATA=<dataset folder>
+	@$(BIN)/python -m benchmarks.train $(OF_DATA)
+
+bench-etl: $(STAMP) ## Raw Parquet to histories, 10M simulated rows: rows a second, peak memory, what one more day costs
+	@$(BIN)/python -m benchmarks.etl
+
+bench-audit: $(STAMP) ## The audit of one curated day of 10M rows, beside plain DuckDB
+	@$(BIN)/python -m benchmarks.audit
+
+bench-report: $(STAMP) ## Write docs/benchmarks.md from benchmarks/results
+	@$(BIN)/python -m benchmarks.report
+
 up: $(STAMP) ## Start Airflow and the MLflow UI on loopback (AIRFLOW_PORT=8080 MLFLOW_PORT=5000 DATA=<folder of a demo>)
 	@$(BIN)/python -m deploy.local.services up --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(OF_DATA)
 
@@ -74,6 +99,6 @@ constraints: $(STAMP) ## Resolve every extra anew and rewrite constraints.txt
 picture: $(STAMP) ## Print the flow of the DAGs as Mermaid, for README.md
 	@$(BIN)/python -m deploy.local.flow
 
-clean: ## Delete .venv, .venv-bench and the caches; var/ (data, databases, models) stays
-	@rm -rf .venv .venv-bench .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## Delete .venv, the environments of the peers and the caches; var/ (data, databases, models) stays
+	@rm -rf .venv .venv-bench .venv-rectools .venv-replay .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,120 @@
+"""The audit of one curated day, as ingest does it, against plain DuckDB that asks the same questions of the same file.
+
+``python -m benchmarks.audit --rows 10000000``. Ours: the metrics by Ibis on DuckDB, judged by Great Expectations, with Data Docs. Plain:
+one SQL statement and comparisons in Python. Imports are not timed; memory is that of a process of its own.
+"""
+
+import argparse
+import shutil
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from benchmarks.etl import write_raw
+from benchmarks.record import Timed, in_process, interleaved, medians, write
+from mfn_core.schema import ITEM_LOGS
+from tasks.settings import Settings
+
+_DAY = date(2026, 1, 1)
+_IMPORTS = ("great_expectations", "tasks.ingest", "tasks.publication", "expectations.log_partition")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of the day")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-limit", default="4GB", help="of DuckDB, as MFN_DUCKDB_MEMORY_LIMIT sets it")
+    parser.add_argument("--name", default="audit", help="of the record")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="mfn-audit-"))
+    try:
+        _run(folder, options)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _run(folder: Path, options: argparse.Namespace) -> None:
+    settings = Settings(var=folder / "var", raw_uri=str(folder / "raw"), duckdb_memory_limit=options.memory_limit)
+    in_process(write_raw, folder / "raw", _DAY, 1, options.rows, 2 * options.rows)
+    settings.scratch.mkdir(parents=True)
+    in_process(_curate, settings, imports=_IMPORTS)
+    peaks = {"mfn": 0.0, "duckdb": 0.0}
+
+    def seconds_of(name: str, timed: Timed) -> float:
+        peaks[name] = max(peaks[name], timed.peak_rss_gib)
+        return timed.seconds
+
+    rounds = interleaved(
+        {
+            "mfn": lambda: seconds_of("mfn", in_process(_audit, settings, imports=_IMPORTS)),
+            "duckdb": lambda: seconds_of("duckdb", in_process(_plain, settings)),
+        },
+        options.rounds,
+    )
+    typical = medians(rounds)
+    write(
+        options.name,
+        {
+            "audit_rows": options.rows,
+            "audit_s": typical["mfn"],
+            "audit_duckdb_s": typical["duckdb"],
+            "audit_time_vs_duckdb": typical["mfn"] / typical["duckdb"],
+            "audit_peak_rss_gb": peaks["mfn"],
+        },
+        rounds,
+        ("duckdb", "ibis-framework", "great-expectations"),
+        [f"DuckDB's memory limit {options.memory_limit}, {settings.duckdb_threads} threads on both sides"],
+    )
+
+
+def _curate(settings: Settings) -> None:
+    from tasks.ingest import ingest_chunk
+
+    ingest_chunk(settings, ITEM_LOGS, _DAY, _DAY)
+
+
+def _audit(settings: Settings) -> str:
+    import ibis
+
+    from tasks import curated, engine, log_rows, publication
+
+    (day,) = curated.partitions(settings, ITEM_LOGS, _DAY, _DAY)
+    contributions = {name: publication.Contribution(**fields) for name, fields in day.facts["contributions"].items()}
+    with engine.connect(settings) as connection:
+        origins = [(uri, name, _DAY) for uri, name in zip(curated.part_uris(day), contributions, strict=True)]
+        rows = log_rows.curated_rows(connection, ITEM_LOGS, origins).mutate(
+            _primary=ibis.literal(value=True), _late=ibis.literal(value=False)
+        )
+        metrics = publication._metrics(rows, ITEM_LOGS, [publication.Day(_DAY, None, contributions)])
+    return publication._audit(settings, ITEM_LOGS, metrics, "benchmark").docs
+
+
+def _plain(settings: Settings) -> None:
+    from tasks import curated
+
+    (day,) = curated.partitions(settings, ITEM_LOGS, _DAY, _DAY)
+    with duckdb.connect(config={"memory_limit": settings.duckdb_memory_limit, "threads": settings.duckdb_threads}) as connection:
+        accepted, users, items, categories, null_keys, equal_rows, outside, null_seq_no, negative, *_ = connection.execute(f"""
+            WITH log AS (
+                SELECT *, md5_number_lower(
+                    concat_ws(chr(31), user_id, item_id, item_category, event_time, event_type, dwell_s, seq_no)
+                ) AS row_hash
+                FROM read_parquet({curated.part_uris(day)}, hive_partitioning=false)
+            )
+            SELECT count(*), count(DISTINCT user_id), count(DISTINCT item_id), count(DISTINCT item_category),
+                   count_if(user_id IS NULL OR item_id IS NULL OR item_category IS NULL OR event_time IS NULL),
+                   count(*) - count(DISTINCT row_hash), count_if(event_time::DATE != DATE '{_DAY}'), count_if(seq_no IS NULL),
+                   count_if(dwell_s < 0), min(event_time), max(event_time), sum(row_hash::HUGEINT)
+            FROM log
+        """).fetchone()
+    assert accepted >= 1
+    assert users >= 2
+    assert items >= 1
+    assert 2 <= categories <= 10_000
+    assert (null_keys, equal_rows, outside, null_seq_no, negative) == (0, 0, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    main()

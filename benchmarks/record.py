@@ -1,0 +1,114 @@
+"""What a benchmark writes down: machine, versions, raw rounds and figures, as ``benchmarks/results/<name>.json``."""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a call gave, and what it took in a process of its own."""
+
+    value: Any
+    seconds: float
+    peak_rss_gib: float
+
+
+def in_process(function: Callable[..., Any], *arguments: Any, imports: Sequence[str] = ()) -> Timed:
+    """Call in a new process, so that peak memory is the call's own. ``imports`` happen before the clock starts, and count as memory.
+
+    The peak of a child begins at that of its parent: what holds much memory belongs into a process of its own, too.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        for name in imports:
+            pool.submit(_import, name).result()
+        return pool.submit(_timed, function, arguments).result()
+
+
+def _import(name: str) -> None:
+    import_module(name)
+
+
+def _timed(function: Callable[..., Any], arguments: Sequence[Any]) -> Timed:
+    began = time.perf_counter()
+    value = function(*arguments)
+    seconds = time.perf_counter() - began
+    return Timed(value, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB)
+
+
+def interleaved(rivals: Mapping[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
+    """Every rival once a round, in turn: what slows the machine for a while slows all of them alike.
+
+    Args:
+        rivals: by name; each call returns its figure.
+        rounds: at least 1.
+    """
+    done: list[dict[str, float]] = []
+    for number in range(rounds):
+        names = list(rivals) if number % 2 == 0 else list(reversed(rivals))
+        figures = {name: rivals[name]() for name in names}
+        done.append({name: figures[name] for name in rivals})
+        print(f"round {number + 1} of {rounds}: " + ", ".join(f"{name} {value:.4g}" for name, value in done[-1].items()), flush=True)
+    return done
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median of every rival."""
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def write(name: str, figures: Mapping[str, float | None], rounds: Any, libraries: Sequence[str], notes: Sequence[str] = ()) -> Path:
+    """Write the record.
+
+    Args:
+        name: of the file.
+        figures: flat, by the keys that ``docs/benchmarks.md`` shows; None: not measured.
+        rounds: the raw figures, as JSON.
+        libraries: whose versions are told.
+        notes: what a reader must know.
+    """
+    content = {
+        "name": name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{library: version(library) for library in libraries}},
+        "figures": {key: None if value is None else float(f"{value:.6g}") for key, value in figures.items()},
+        "rounds": rounds,
+        "notes": list(notes),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for key, value in content["figures"].items():
+        print(f"{key}: {'not measured' if value is None else value}")
+    print(f"written to {path}")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores in use and memory."""
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1)}
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []

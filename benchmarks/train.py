@@ -1,0 +1,197 @@
+"""How fast SASRec is trained here and elsewhere: supervised targets a second, each system in its own environment.
+
+    python -m benchmarks.train --data <dataset>                                     # speed: benchmarks/results/train.json
+    python -m benchmarks.train --data <dataset> --equal-time --seconds 600 --seeds 3  # accuracy: train-equal-time.json
+
+Same events, width, layers, heads, length and users a step; full cross-entropy over all items at every position, Adam, dropout. What else
+makes a system slow or fast is its own: precision where it offers one, padding, batches, loss, feed-forward width. A system that has
+several ways is measured in each, and its figure is that of the fastest way; with ``--equal-time`` that of the most accurate way.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import interleaved, medians, write
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PASSED_ON = ("width", "layers", "heads", "max_length", "threads", "seconds")
+_PEERS = ("rectools", "replay")
+_LIBRARIES = ("torch", "numpy")
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A system, and one of its ways to train."""
+
+    system: str
+    environment: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def python(self) -> Path:
+        """Of its environment."""
+        return _ROOT / self.environment / "bin" / "python"
+
+
+_BFLOAT16 = ("--precision", "bfloat16")
+WAYS = {
+    "mfn_float32": Way("mfn", ".venv"),
+    "mfn_bfloat16": Way("mfn", ".venv", _BFLOAT16),
+    "rectools_float32": Way("rectools", ".venv-rectools"),
+    "rectools_bfloat16": Way("rectools", ".venv-rectools", _BFLOAT16),
+    "replay_float32": Way("replay", ".venv-replay"),
+    "replay_buckets": Way("replay", ".venv-replay", ("--bucket-size", "32")),  # fails in bfloat16
+    "replay_bfloat16": Way("replay", ".venv-replay", _BFLOAT16),
+    "recbole_float32": Way("recbole", ".venv-bench"),
+}
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    chosen = options.ways.split(",")
+    if missing := sorted({WAYS[name].environment for name in chosen if not WAYS[name].python.exists()}):
+        sys.exit(f"missing: {', '.join(missing)}; make bench-peers-env")
+    with tempfile.TemporaryDirectory(prefix="mfn-train-") as scratch:
+        # In a process of its own: a child's peak memory starts at that of the process which starts it.
+        sequences = Path(scratch) / "sequences.npz"
+        _call([sys.executable, "-m", "benchmarks.peers.sequences", "--data", str(options.data), "--out", str(sequences)], options.threads)
+        measure = equal_time if options.equal_time else speed
+        measure(options, chosen, partial(_run, options, sequences))
+
+
+def speed(options: argparse.Namespace, chosen: Sequence[str], run: Callable[..., dict[str, Any]]) -> None:
+    """Targets a second, rounds in turn."""
+    rounds, runs = _rounds(chosen, options.rounds, "targets_per_s", run)
+    middle = medians(rounds)
+    fastest = _best_of_systems(middle)
+    in_float32 = _best_of_systems({name: value for name, value in middle.items() if not name.endswith("bfloat16")})
+    figures = {f"train_targets_per_s_{system}": fastest.get(system) for system in ("mfn", *_PEERS, "recbole")}
+    figures |= {
+        "train_targets_per_s_vs_best_peer": _ratio(fastest, _PEERS),
+        "train_targets_per_s_vs_best_peer_float32": _ratio(in_float32, _PEERS),
+        "train_targets_per_s_vs_recbole": _ratio(fastest, ("recbole",)),
+    }
+    figures |= {f"train_targets_per_s_{name}": value for name, value in middle.items()}
+    figures |= {f"train_rows_per_s_{name}": _median(runs[name], "rows_per_s") for name in chosen}
+    figures |= {f"train_peak_rss_gib_{name}": _median(runs[name], "peak_rss_gib") for name in chosen}
+    write(options.name or "train", figures, {"targets_per_s": rounds, "runs": runs}, _LIBRARIES, _notes(options, runs))
+
+
+def equal_time(options: argparse.Namespace, chosen: Sequence[str], run: Callable[..., dict[str, Any]]) -> None:
+    """NDCG@10 of the test targets after as many seconds of training, a seed each round; and the speed of the ranking."""
+    rounds, runs = _rounds(chosen, options.seeds, "ndcg10", partial(run, "--rank"))
+    mean = {name: statistics.fmean(each["ndcg10"] for each in runs[name]) for name in chosen}
+    users = {name: _median(runs[name], "eval_users_per_s") for name in chosen}
+    best, fastest = _best_of_systems(mean), _best_of_systems(users)
+    peers = [best[system] for system in _PEERS if system in best]
+    figures: dict[str, float | None] = {f"ndcg10_equal_time_{system}": best.get(system) for system in ("mfn", *_PEERS, "recbole")}
+    figures["ndcg10_minus_best_peer_equal_time"] = best["mfn"] - max(peers) if "mfn" in best and peers else None
+    figures |= {f"ndcg10_equal_time_{name}": value for name, value in mean.items()}
+    figures["eval_users_per_s_vs_replay"] = _ratio(fastest, ("replay",))
+    figures |= {f"eval_users_per_s_{name}": value for name, value in users.items()}
+    figures |= {f"epochs_equal_time_{name}": _median(runs[name], "epochs") for name in chosen}
+    for name in (name for name in chosen if WAYS[name].system == "mfn"):
+        figures[f"ndcg10_equal_time_{name}_alone"] = statistics.fmean(each["ndcg10_alone"] for each in runs[name])
+        figures[f"finish_seconds_{name}"] = _median(runs[name], "finish_seconds")
+    notes = [
+        *_notes(options, runs),
+        "the weights are those of the last step, ours averaged; nothing is chosen by validation, and the seconds hold no evaluation",
+        "ours then fits its blend with the tables of counts on the validation items, beyond the seconds: finish_seconds; alone: without it",
+        "the ranking reads all events before the test target, that of validation too; eval_users_per_s is states, scores and ranks",
+    ]
+    write(options.name or "train-equal-time", figures, {"ndcg10": rounds, "runs": runs}, _LIBRARIES, notes)
+
+
+def _rounds(chosen: Sequence[str], number: int, figure: str, run: Callable[..., dict[str, Any]]) -> tuple[list[dict[str, float]], Runs]:
+    """One figure of every way and round, and all that the runs said. A round has its own seed."""
+    runs: Runs = {name: [] for name in chosen}
+
+    def once(name: str) -> float:
+        runs[name].append(run("--seed", str(len(runs[name])), way=WAYS[name]))
+        return runs[name][-1][figure]
+
+    return interleaved({name: partial(once, name) for name in chosen}, number), runs
+
+
+def _run(options: argparse.Namespace, sequences: Path, *more: str, way: Way) -> dict[str, Any]:
+    out = sequences.with_name("run.json")
+    given = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in _PASSED_ON]
+    batch_size = options.recbole_batch_size if way.system == "recbole" else options.batch_size
+    files = ["--data", str(options.data.resolve()), "--sequences", str(sequences), "--out", str(out)]
+    program = [str(way.python), "-m", f"benchmarks.peers.{way.system}_sasrec"]
+    _call([*program, *files, *given, f"--batch-size={batch_size}", *way.arguments, *more], options.threads)
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def _call(command: list[str], threads: int) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"exit status {done.returncode} of {' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+
+
+def _best_of_systems(by_way: dict[str, float]) -> dict[str, float]:
+    """The highest figure of each system's ways."""
+    best: dict[str, float] = {}
+    for name, value in by_way.items():
+        best[WAYS[name].system] = max(value, best.get(WAYS[name].system, value))
+    return best
+
+
+def _ratio(best: dict[str, float], systems: Sequence[str]) -> float | None:
+    """Ours to the best of others."""
+    others = [best[system] for system in systems if system in best]
+    return best["mfn"] / max(others) if "mfn" in best and others else None
+
+
+def _median(runs: list[dict[str, Any]], figure: str) -> float:
+    return statistics.median(run[figure] for run in runs)
+
+
+def _notes(options: argparse.Namespace, runs: Runs) -> list[str]:
+    versions = {library: number for each in runs.values() for library, number in each[0]["versions"].items() if library != "python"}
+    named = ", ".join(f"{name} {versions[name]}" for name in ("rectools", "replay-rec", "recbole") if name in versions)
+    return [
+        f"dataset {options.data.name}; width {options.width}, {options.layers} layers, {options.heads} heads, {options.max_length} events, "
+        f"{options.batch_size} users a step (RecBole: {options.recbole_batch_size} prefixes), {options.threads} threads, "
+        f"{options.seconds:g} s of training a run; {named}",
+        "the feed-forward layers of RecTools and RePlay are as wide as the model, ours and RecBole's four times as wide, as each has them",
+        "RePlay's loss is CESampled with all items as negatives: the full softmax, at the target positions alone; CE computes padding too",
+        "RecBole trains a row for each prefix of a history: a target a row; it computes in float32",
+        "a target is a position that is no padding and has one in the loss; the steps are timed from start to start, batches included",
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of a dataset, as build_dataset writes it")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20, help="of training, a run")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=2)
+    parser.add_argument("--max-length", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=128, help="users a step")
+    parser.add_argument("--recbole-batch-size", type=int, default=512, help="prefixes a step")
+    parser.add_argument("--ways", default=",".join(WAYS), help="which to measure, by commas")
+    parser.add_argument("--equal-time", action="store_true", help="measure NDCG@10 after the seconds instead of speed")
+    parser.add_argument("--seeds", type=int, default=3, help="of --equal-time")
+    parser.add_argument("--name", help="of the record")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

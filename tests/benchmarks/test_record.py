@@ -1,0 +1,49 @@
+"""How rivals are measured in turn, and what a record holds."""
+
+import json
+
+import pytest
+
+from benchmarks import record
+
+
+def test_rivals_take_turns_and_every_other_round_starts_with_the_last():
+    asked = []
+
+    def rival(name, figure):
+        def call():
+            asked.append(name)
+            return figure
+
+        return call
+
+    rounds = record.interleaved({"ours": rival("ours", 2.0), "theirs": rival("theirs", 1.0)}, rounds=2)
+    assert asked == ["ours", "theirs", "theirs", "ours"]
+    assert rounds == [{"ours": 2.0, "theirs": 1.0}] * 2
+
+
+def test_the_median_is_that_of_each_rival():
+    assert record.medians([{"a": 1.0, "b": 5.0}, {"a": 9.0, "b": 4.0}, {"a": 2.0, "b": 6.0}]) == {"a": 2.0, "b": 5.0}
+
+
+def test_a_call_in_a_process_of_its_own_gives_value_seconds_and_memory():
+    timed = record.in_process(sum, [1, 2, 3])
+    assert timed.value == 6
+    assert timed.seconds > 0
+    assert timed.peak_rss_gib > 0
+
+
+def test_a_failure_in_the_other_process_is_a_failure_here():
+    with pytest.raises(ZeroDivisionError):
+        record.in_process(divmod, 1, 0)
+
+
+def test_a_record_holds_figures_rounds_versions_and_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    record.write("try", {"rate": 1234.56789, "gpu": None}, [{"ours": 1.0}], ("numpy",), ["a note"])
+    content = json.loads((tmp_path / "try.json").read_text(encoding="utf-8"))
+    assert content["figures"] == {"rate": 1234.57, "gpu": None}
+    assert content["rounds"] == [{"ours": 1.0}]
+    assert content["notes"] == ["a note"]
+    assert set(content["versions"]) == {"python", "numpy"}
+    assert set(content["machine"]) == {"processor", "cores", "memory_gib"}

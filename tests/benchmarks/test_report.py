@@ -1,0 +1,58 @@
+"""The page of benchmarks says what the records say, and what has none."""
+
+from benchmarks.report import PAGE, TARGETS, page, records
+
+RECORD = {
+    "name": "etl",
+    "date": "2026-11-25T04:05:06+00:00",
+    "command": "python -m benchmarks.etl --rows 1000",
+    "machine": {"processor": "Abacus", "cores": 2, "memory_gib": 23.5},
+    "versions": {"python": "3.11.7", "duckdb": "1.5.6"},
+    "figures": {
+        "etl_rows_per_s": 6_000_000.0,
+        "audit_time_vs_duckdb": 2.5,
+        "etl_peak_rss_gb": 1.2345678,
+        "eval_users_per_s_vs_replay": None,
+    },
+    "rounds": {},
+    "notes": ["two daily folders"],
+}
+
+
+def lines(*found) -> list[str]:
+    return page(list(found)).splitlines()
+
+
+def test_a_figure_stands_beside_its_target():
+    said = lines(RECORD)
+    assert "| `etl_rows_per_s` | 6,000,000 | ≥ 5,000,000 | met |" in said
+    assert "| `audit_time_vs_duckdb` | 2.5 | ≤ 2 | **not met** |" in said
+
+
+def test_a_figure_without_a_target_is_told_all_the_same():
+    assert "| `etl_peak_rss_gb` | 1.235 | | |" in lines(RECORD)
+
+
+def test_what_could_not_be_measured_is_said():
+    assert "| `eval_users_per_s_vs_replay` | not measured | ≥ 2 | |" in lines(RECORD)
+    assert "- `eval_users_per_s_vs_replay`, target ≥ 2" in lines(RECORD)
+
+
+def test_every_target_without_a_record_is_named():
+    assert [line for line in lines() if line.startswith("- `")] == [f"- `{key}`, target {target.said()}" for key, target in TARGETS.items()]
+
+
+def test_machine_versions_command_and_notes_are_told():
+    text = page([RECORD])
+    for part in (
+        "Abacus, 2 cores, 23.5 GiB",
+        "duckdb 1.5.6",
+        "`python -m benchmarks.etl --rows 1000`",
+        "2026-11-25",
+        "- two daily folders",
+    ):
+        assert part in text
+
+
+def test_the_page_in_the_repository_is_that_of_its_records():
+    assert PAGE.read_text(encoding="utf-8") == page(records()), "run make bench-report"
