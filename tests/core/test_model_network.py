@@ -248,6 +248,14 @@ class TestDefaultNetwork:
         # Anna ends in 7, 2; in the diary 3 and 4 come after 2, and 2 and 3 after 7.
         assert gained.nonzero().flatten().tolist() == [2, 3, 4]
 
+    def test_the_sources_are_direct_successors_product_and_mixture(self) -> None:
+        network, batch = tiny_network(), batch_of(ANNA)
+        direct, product, mixture = network.gains(batch)
+        # Anna ends in 7, 2: one list of four successors for the latest item, two for the two latest.
+        assert (direct.items_BM.shape, product.items_BM.shape) == ((1, 4), (1, 8))
+        named = mixture.items_BM[mixture.items_BM > 0].tolist()
+        assert sorted(named) == sorted(set(product.items_BM[product.items_BM > 0].tolist()))
+
     @pytest.mark.parametrize(("read", "left_out"), [("micro", "macro"), ("macro", "micro")])
     def test_a_view_that_is_left_out_changes_nothing(self, read, left_out) -> None:
         network = tiny_network(views=(read,))
