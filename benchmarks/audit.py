@@ -5,7 +5,6 @@ one SQL statement and comparisons in Python. Imports are not timed; memory is th
 """
 
 import argparse
-import shutil
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -28,11 +27,8 @@ def main() -> None:
     parser.add_argument("--memory-limit", default="4GB", help="of DuckDB, as MFN_DUCKDB_MEMORY_LIMIT sets it")
     parser.add_argument("--name", default="audit", help="of the record")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="mfn-audit-"))
-    try:
-        _run(folder, options)
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="mfn-audit-") as folder:
+        _run(Path(folder), options)
 
 
 def _run(folder: Path, options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ installation. Then one more day arrives. Beside it DuckDB alone, on the same fil
 """
 
 import argparse
-import shutil
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
@@ -27,11 +26,8 @@ _ENTITIES, _CATEGORIES = {"macro": 2_000, "micro": 50_000}, {"macro": 20, "micro
 
 def main() -> None:
     options = _parser().parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="mfn-etl-", dir=options.folder))
-    try:
-        _run(folder, options)
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="mfn-etl-", dir=options.folder) as folder:
+        _run(Path(folder), options)
 
 
 def _run(folder: Path, options: argparse.Namespace) -> None:

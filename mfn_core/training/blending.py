@@ -23,8 +23,8 @@ _PRIOR = 5.0  # users whose word the initial shares are worth
 def fit_blend(blend: ItemBlend, answers: Sequence[Answer]) -> None:
     """Choose the shares that make the validation items of up to 2,048 users likeliest, seen items left out as in the ranking.
 
-    The figures measured on the same items are flattered, on 1,600 items by some .005 of NDCG@10 (docs/experiments.md): they choose the
-    epoch, and are no estimate. Without held-out items the shares stay as they are.
+    The figures measured on the same items are flattered: they choose the epoch, and are no estimate. Without held-out items
+    the shares stay as they are.
 
     Args:
         blend: of the network that gave the answers.
