@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of B users. Both views are right-padded with PAD to the longest history of the batch, at least 1.
+    """Tensors of B users. Both views are right-padded with PAD, to the longest history of the batch or somewhat beyond, at least to 1.
 
     ``asof_BL[b, t]`` is the position in ``macro_*`` of the last app event strictly before the event that
     follows micro position ``t`` (the target); -1 where there is none in the window. At the last micro position the

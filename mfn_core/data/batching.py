@@ -25,6 +25,7 @@ Prefix = Literal["train", "validation", "test", "full"]
 
 HELD_OUT_EVENTS = 2  # per user: the last micro event is the test target, the one before the validation target
 _BATCHES_PER_BUCKET = 32
+_LENGTH_STEP = 8  # padded lengths are multiples: on a CPU every new shape of a matrix product has to be compiled, and stays in memory
 _CUT_OFF = {"validation": 2, "test": 1, "full": 0}
 
 Ints = NDArray[np.int64]
@@ -127,8 +128,8 @@ class _Window:
         self.start_B = np.maximum(first_B, stop_B - max_length)
         self.dropped_B = self.start_B - first_B
         self.lengths_B = stop_B - self.start_B
-        width = max(1, int(self.lengths_B.max(initial=0)))
-        steps_L = np.arange(width)
+        longest = int(self.lengths_B.max(initial=0))
+        steps_L = np.arange(1 if longest <= 1 else min(max_length, -(-longest // _LENGTH_STEP) * _LENGTH_STEP))
         self.mask_BL = steps_L < self.lengths_B[:, None]
         self.events_BL = self.start_B[:, None] + steps_L
         self.last_B = np.maximum(self.lengths_B - 1, 0)

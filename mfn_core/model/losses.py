@@ -21,7 +21,13 @@ from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
-_MAX_SCORES_PER_CHUNK = 2**21
+# Scores held at a time. A CPU passes over them in its caches; with many items it pays to add to their gradients less often.
+_SCORES_PER_CHUNK = {"cpu": 2**22, "cuda": 2**28}
+_FEWEST_POSITIONS_PER_CHUNK = 512
+_MAX_SCORES_PER_CHUNK = 2**28
+# Shapes of products are rounded up to these: oneDNN compiles a kernel for each new shape, which takes longer than a small product.
+_POSITION_STEP, _COLUMN_STEP = 128, 16
+_MIN_EXPONENT, _MAX_EXPONENT = -40, 60  # exp(60) times a billion is within the range of float32 and of bfloat16, and so is exp(-40)
 _FIRST_ITEM = UNKNOWN + 1
 
 
@@ -94,38 +100,53 @@ def catalogue_cross_entropy(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor,
 
     0 where P is 0. Under autocast products and softmax are in the autocast type, the sums over chunks in float32.
     """
+    if not len(target_P):
+        return 0.0 * (query_PD.float().sum() + weight_ND.float().sum() + bias_N.float().sum())
     return _CatalogueCrossEntropy.apply(query_PD, weight_ND, bias_N, target_P)
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
-    """Computes the gradients beside the loss, chunk by chunk of positions, while the scores are at hand."""
+    """Computes the gradients beside the loss, chunk by chunk of positions, while the scores are at hand.
+
+    What takes the time is not the products but the passes over the scores, so there is one beside the products, which takes the
+    exponential in place: e_pj = exp(s_pj - r_p), where r_p is near the target's score. Their sum Z_p gives the loss, log Z_p plus r_p less
+    the target's score. Bias, reference and Z_p ride along in the products as columns of their own.
+    """
 
     @staticmethod
     def forward(ctx: Any, query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor) -> Tensor:
         """See ``catalogue_cross_entropy``."""
         device = query_PD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query_PD.dtype
-        num_positions = max(1, len(query_PD))
-        loss = query_PD.new_zeros((), dtype=torch.float32)
-        gradients = tuple(torch.zeros_like(tensor, dtype=torch.float32) for tensor in (query_PD, weight_ND, bias_N))
+        num_positions, width, num_items = *query_PD.shape, len(weight_ND)
         with torch.autocast(device, enabled=False):
-            queries, items, bias = (tensor.to(dtype) for tensor in (query_PD, weight_ND, bias_N))
-            chunk = max(1, _MAX_SCORES_PER_CHUNK // max(1, len(items)))
-            for start in range(0, len(queries), chunk):
-                rows = slice(start, start + chunk)
-                target_C1 = target_P[rows, None]
-                scores_CN = torch.addmm(bias, queries[rows], items.T)
-                softmax_CN = scores_CN.softmax(1)
-                # The likeliest item is at least 1 / N likely: its logarithm tells the normalizer where the target's would underflow.
-                log_normalizer_C = scores_CN.amax(1).float() - softmax_CN.amax(1).float().log()
-                loss += (log_normalizer_C - scores_CN.gather(1, target_C1).squeeze(1).float()).sum() / num_positions
-                # d loss / d scores = (softmax - one-hot) / P
-                gradient_CN = softmax_CN.scatter_add_(1, target_C1, torch.full_like(target_C1, -1, dtype=dtype))
-                gradients[0][rows] = gradient_CN @ items
-                gradients[1].add_(gradient_CN.T @ queries[rows])
-                gradients[2].add_(gradient_CN.sum(0, dtype=torch.float32))
-        ctx.save_for_backward(*(gradient.div_(num_positions) for gradient in gradients))
-        return loss
+            query_PD, weight_ND, bias_N = query_PD.float(), weight_ND.float(), bias_N.float()
+            target_PD = weight_ND[target_P]
+            target_score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
+            chunk = _positions_per_chunk(num_items, device)
+            reference_P = _references(query_PD, weight_ND, bias_N, target_score_P, chunk).to(dtype)
+            items_NK = _columns(weight_ND, bias_N, torch.ones_like(bias_N), num_rows=num_items, dtype=dtype)
+            num_rows = -(-num_positions // _POSITION_STEP) * _POSITION_STEP
+            queries_PK = _columns(query_PD, torch.ones_like(reference_P), -reference_P, num_rows=num_rows, dtype=dtype)
+            loss = query_PD.new_zeros(())
+            query_gradient_PD = torch.empty_like(query_PD)
+            item_gradient_NK = torch.zeros_like(items_NK, dtype=torch.float32)
+            for start in range(0, num_positions, chunk):
+                rows = slice(start, min(start + chunk, num_positions))
+                here, target_C1 = slice(0, rows.stop - start), target_P[rows, None]
+                exponential_CN = (queries_PK[start : start + chunk] @ items_NK.T).exp_()
+                summed_CK = (exponential_CN @ items_NK).float()
+                normalizer_C1 = summed_CK[:, width + 1, None]
+                loss += (normalizer_C1[here, 0].log() + reference_P[rows].float() - target_score_P[rows]).sum()
+                query_gradient_PD[rows] = summed_CK[here, :width] / normalizer_C1[here]
+                # d loss / d scores = e / Z - one-hot, here times Z.
+                at_target_C1 = exponential_CN[here].gather(1, target_C1)
+                exponential_CN[here].scatter_(1, target_C1, (at_target_C1.float() - normalizer_C1[here]).to(dtype))
+                item_gradient_NK += exponential_CN.T @ (queries_PK[start : start + chunk].float() / normalizer_C1).to(dtype)
+        query_gradient_PD -= target_PD
+        gradients = (query_gradient_PD, item_gradient_NK[:, :width], item_gradient_NK[:, width])
+        ctx.save_for_backward(*(gradient / num_positions for gradient in gradients))
+        return loss / num_positions
 
     @staticmethod
     @once_differentiable
@@ -133,6 +154,34 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         """Scales the kept gradients."""
         query, weight, bias = (grad_loss * gradient for gradient in ctx.saved_tensors)
         return query, weight, bias, None
+
+
+def _positions_per_chunk(num_items: int, device: str) -> int:
+    wished = max(_FEWEST_POSITIONS_PER_CHUNK, _SCORES_PER_CHUNK.get(device, _MAX_SCORES_PER_CHUNK) // num_items)
+    return max(1, min(wished, _MAX_SCORES_PER_CHUNK // num_items))
+
+
+def _references(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_score_P: Tensor, chunk: int) -> Tensor:
+    """What scores are compared with: no exponential of a difference overflows, and at least one of a position is far from underflow.
+
+    The target's score, where it is near enough to a bound of all scores (Cauchy-Schwarz); the highest score, which takes a pass
+    over all of them, only where that leaves room for underflow.
+    """
+    bound_P = query_PD.norm(dim=1) * weight_ND.norm(dim=1).amax() + bias_N.amax()
+    reference_P = torch.maximum(target_score_P, bound_P - _MAX_EXPONENT)
+    if not (reference_P - target_score_P > -_MIN_EXPONENT).any():
+        return reference_P
+    return torch.cat([torch.addmm(bias_N, queries_CD, weight_ND.T).amax(1) for queries_CD in query_PD.split(chunk)])
+
+
+def _columns(matrix: Tensor, *columns: Tensor, num_rows: int, dtype: torch.dtype) -> Tensor:
+    """The matrix with further columns, and zeros below and to the right of both."""
+    width = matrix.shape[1] + len(columns)
+    whole = matrix.new_zeros(num_rows, -(-width // _COLUMN_STEP) * _COLUMN_STEP, dtype=dtype)
+    whole[: len(matrix), : matrix.shape[1]] = matrix
+    for place, column in enumerate(columns, start=matrix.shape[1]):
+        whole[: len(matrix), place] = column
+    return whole
 
 
 def activity_loss(activity_logits_B: Tensor, activity_B: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfn_core.data import batching
 from mfn_core.data.batch import Batch
 from mfn_core.data.batching import batches, collate, held_out_events
 from mfn_core.data.histories import Histories
@@ -45,6 +46,12 @@ def histories() -> Histories:
     apps += [("cai", "a1", "work", "2026-03-04T12:00:10")]
     items += [("bob", "i2", "news", "2026-03-04T12:00:10"), ("bob", "i9", "news", "2026-03-04T12:00:20")]
     return build_histories(app_log(apps), item_log(items), ["ann", "bob", "cai"], _vocabularies())
+
+
+@pytest.fixture(autouse=True)
+def exact_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded to the longest history and no further, for short literals."""
+    monkeypatch.setattr(batching, "_LENGTH_STEP", 1)
 
 
 def _collate(histories: Histories, rows: list[int], **changes) -> Batch:
@@ -150,6 +157,14 @@ def test_a_batch_of_empty_histories_is_one_column_wide() -> None:
     batch = _collate(histories, [0], prefix="full")
     assert batch.macro_ids_BL.tolist() == batch.micro_ids_BL.tolist() == [[PAD]]
     assert batch.asof_BL.tolist() == [[NONE]]
+
+
+def test_padded_lengths_are_rounded_up_within_the_limit(histories: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_LENGTH_STEP", 8)
+    batch = _collate(histories, [ANN, CAI], prefix="full", max_micro_length=5)
+    assert batch.macro_ids_BL[1].tolist() == [2, PAD, PAD, PAD, PAD, PAD, PAD, PAD]
+    assert batch.micro_ids_BL.shape == batch.asof_BL.shape == batch.targets_BL.shape == (2, 5)
+    assert _collate(histories, [CAI]).macro_ids_BL.tolist() == [[2]]
 
 
 def test_labels_follow_their_users_and_missing_ones_are_marked(histories: Histories) -> None:

@@ -179,7 +179,7 @@ def test_seq_no_decides_which_of_two_items_of_one_second_is_the_last(dataset: Da
 
 def test_the_training_batch_of_the_written_dataset(dataset: Dataset) -> None:
     row = np.array([_row(dataset, "ann")])
-    batch = collate(dataset.histories, row, prefix="train", held_out_B=dataset.held_out_B, max_macro_length=9, max_micro_length=9)
+    batch = collate(dataset.histories, row, prefix="train", held_out_B=dataset.held_out_B, max_macro_length=9, max_micro_length=3)
     assert batch.micro_ids_BL.tolist() == [[2, 4, 3]]
     assert batch.targets_BL.tolist() == [[4, 3, 0]]
     assert batch.asof_BL.tolist() == [[0, 0, 2]]
