@@ -22,7 +22,7 @@ from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
 # Scores held at a time. A CPU passes over them in its caches; with many items it pays to add to their gradients less often.
-_SCORES_PER_CHUNK = {"cpu": 2**22, "cuda": 2**28}
+_SCORES_PER_CHUNK_ON_CPU = 2**22
 _FEWEST_POSITIONS_PER_CHUNK = 512
 _MAX_SCORES_PER_CHUNK = 2**28
 # Shapes of products are rounded up to these: oneDNN compiles a kernel for each new shape, which takes longer than a small product.
@@ -157,8 +157,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
 
 
 def _positions_per_chunk(num_items: int, device: str) -> int:
-    wished = max(_FEWEST_POSITIONS_PER_CHUNK, _SCORES_PER_CHUNK.get(device, _MAX_SCORES_PER_CHUNK) // num_items)
-    return max(1, min(wished, _MAX_SCORES_PER_CHUNK // num_items))
+    most = max(1, _MAX_SCORES_PER_CHUNK // num_items)
+    return min(most, max(_FEWEST_POSITIONS_PER_CHUNK, _SCORES_PER_CHUNK_ON_CPU // num_items)) if device == "cpu" else most
 
 
 def _references(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_score_P: Tensor, chunk: int) -> Tensor:
