@@ -2,48 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mfn_core.model.attention import SelfAttention
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import EventEmbedding
 from mfn_core.model.rotary import RotaryPosition
 
 _FEED_FORWARD_FACTOR = 4
-
-
-def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Scaled dot-product attention of every event to itself and to earlier ones; tensors [B, heads, L, head width].
-
-    Histories are right-padded, so no valid event is later than any padding: causality alone keeps padding out. In the type of the
-    values, on a CPU in float32.
-    """
-    if queries.device.type != "cpu":
-        return functional.scaled_dot_product_attention(queries.to(values.dtype), keys.to(values.dtype), values, is_causal=True)
-    # On a CPU the fused kernel runs several times slower in bfloat16 than in float32.
-    with torch.autocast("cpu", enabled=False):
-        return functional.scaled_dot_product_attention(queries.float(), keys.float(), values.float(), is_causal=True)
-
-
-class SelfAttention(nn.Module):
-    """Causal multi-head self-attention.
-
-    Without dropout on the attention weights: drawing B x heads x L x L random numbers costs more than the attention
-    itself, and the layer drops out the output anyway.
-    """
-
-    def __init__(self, *, width: int, num_heads: int) -> None:
-        super().__init__()
-        assert width % num_heads == 0, f"{num_heads} heads do not divide width {width}"
-        self.num_heads = num_heads
-        self.queries_keys_values = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
-
-    def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
-        """New states [B, L, D]."""
-        projected = self.queries_keys_values(states_BLD).unflatten(2, (3, self.num_heads, -1))
-        queries, keys = position(projected[:, :, :2]).permute(2, 0, 3, 1, 4)
-        values = projected[:, :, 2].transpose(1, 2)
-        return self.output(causal_attention(queries, keys, values).transpose(1, 2).flatten(2))
 
 
 class TransformerLayer(nn.Module):
@@ -61,8 +26,8 @@ class TransformerLayer(nn.Module):
 
     def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
         """New states [B, L, D]."""
-        states_BLD = states_BLD + self.dropout(self.attention(self.attention_norm(states_BLD), position))
-        return states_BLD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BLD)))
+        states_BLD = self.dropout.added(states_BLD, self.attention(self.attention_norm(states_BLD), position))
+        return self.dropout.added(states_BLD, self.feed_forward(self.feed_forward_norm(states_BLD)))
 
 
 class ViewEncoder(nn.Module):
@@ -88,11 +53,19 @@ class ViewEncoder(nn.Module):
         num_events = ids_BL.shape[1]
         assert num_events <= self.max_length, f"{num_events} events exceed the limit of {self.max_length}: truncate in the batch"
         hidden_BLD = self.embedding(ids_BL, categories_BL, times_BL)
+        # The layers' states in the type of their products: half the memory to pass over, and no copies from type to type.
+        hidden_BLD = hidden_BLD.to(product_dtype(hidden_BLD))
         for layer in self.layers:
             hidden_BLD = layer(hidden_BLD, self.position)
         hidden_BLD = self.norm(hidden_BLD)
         latest_BD = gather_events(hidden_BLD, (lengths_B - 1).clamp(min=0)[:, None]).squeeze(1)
         return hidden_BLD, latest_BD * (lengths_B > 0)[:, None]
+
+
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """The type that matrix products of the tensor are computed in: autocast's where it is on."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 def gather_events(states_BLD: Tensor, positions_BP: Tensor) -> Tensor:

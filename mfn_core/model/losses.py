@@ -15,6 +15,7 @@ from torch.nn import functional
 from mfn_core.config import TrainingConfig
 from mfn_core.data.batch import Batch
 from mfn_core.model.builder import Network
+from mfn_core.model.encoder import product_dtype
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.outputs import Encoded
 from mfn_core.model.paper import PaperNetwork
@@ -117,7 +118,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor) -> Tensor:
         """See ``catalogue_cross_entropy``."""
         device = query_PD.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query_PD.dtype
+        dtype = product_dtype(query_PD)
         num_positions, width, num_items = *query_PD.shape, len(weight_ND)
         with torch.autocast(device, enabled=False):
             query_PD, weight_ND, bias_N = query_PD.float(), weight_ND.float(), bias_N.float()

@@ -18,16 +18,25 @@ class RotaryPosition(nn.Module):
         super().__init__()
         assert head_width % 2 == 0, f"a head of width {head_width} cannot be rotated in pairs"
         frequencies = _LONGEST_WAVE ** (-torch.arange(0, head_width, 2) / head_width)
-        angles = torch.outer(torch.arange(max_length), frequencies)
-        self.register_buffer("turns", torch.stack([angles.cos(), angles.sin()], 2), persistent=False)
-        self.turns: Tensor
+        angles_LW = torch.outer(torch.arange(max_length), frequencies)
+        self.register_buffer("cosines_LW", angles_LW.cos(), persistent=False)
+        self.register_buffer("sines_LW", angles_LW.sin(), persistent=False)
+        self.cosines_LW: Tensor
+        self.sines_LW: Tensor
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Rotated vectors [B, L, ..., head width] in float32; neighbours make the pairs that turn.
+        """Rotated vectors [..., L, head width], of their type; the first half and the second make the pairs that turn."""
+        num_events = vectors.shape[-2]
+        cosines, sines = self.cosines_LW[:num_events].to(vectors.dtype), self.sines_LW[:num_events].to(vectors.dtype)
+        first, second = vectors.chunk(2, -1)
+        return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
 
-        As complex numbers: a third of the time of sines and cosines by halves on a CPU.
-        """
-        num_events = vectors.shape[1]
-        turns = torch.view_as_complex(self.turns[:num_events]).view(num_events, *[1] * (vectors.ndim - 3), -1)
-        pairs = torch.view_as_complex(vectors.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * turns).flatten(-2)
+
+def rotate_into(vectors: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:
+    """What ``RotaryPosition`` returns, written where it is wanted; outside of autograd, and in place of three passes by two."""
+    half = vectors.shape[-1] // 2
+    first, second = vectors[..., :half], vectors[..., half:]
+    torch.mul(first, cosines, out=out[..., :half])
+    torch.mul(second, cosines, out=out[..., half:])
+    out[..., :half].addcmul_(second, sines, value=-1)
+    out[..., half:].addcmul_(first, sines)

@@ -39,8 +39,8 @@ CONFIG = TrainConfig(
     dropout=0.1,
     batch_size=64,
     learning_rate=5e-3,
-    max_epochs=7,
-    patience=7,
+    max_epochs=14,
+    patience=14,
     mask_seen=False,  # then every item has the same chance
     device="cpu",
 )

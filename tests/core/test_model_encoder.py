@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mfn_core.model import attention
+from mfn_core.model.attention import attend_blockwise, attend_fused
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import gap_boundaries, gap_buckets
-from mfn_core.model.encoder import ViewEncoder, causal_attention
+from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.rotary import RotaryPosition
 
 
@@ -88,7 +90,7 @@ def test_a_history_longer_than_the_limit_is_a_programming_error() -> None:
 def test_attention_knows_distances_and_not_where_the_window_begins() -> None:
     torch.manual_seed(0)
     position = RotaryPosition(head_width=4, max_length=9)
-    query, key = position(torch.randn(1, 1, 4).expand(1, 9, 4)), position(torch.randn(1, 1, 4).expand(1, 9, 4))
+    query, key = position(torch.randn(1, 4).expand(1, 9, 4)), position(torch.randn(1, 4).expand(1, 9, 4))
     products = (query @ key.mT)[0]
     torch.testing.assert_close(products[5, 3], products[2, 0])
     assert not torch.isclose(products[5, 3], products[5, 2])
@@ -100,18 +102,48 @@ def test_rotation_by_hand() -> None:
     torch.testing.assert_close(turned, torch.tensor([[[1.0, 0.0], [math.cos(1), math.sin(1)]]]))
 
 
-def test_attention_equals_the_textbook() -> None:
-    torch.manual_seed(0)
-    queries, keys, values = torch.randn(3, 2, 2, 5, 4)
-    logits = queries @ keys.mT / 2 + torch.full((5, 5), -torch.inf).triu(1)
-    torch.testing.assert_close(causal_attention(queries, keys, values), functional.softmax(logits, -1) @ values)
+WAYS = pytest.mark.parametrize("attend", [attend_blockwise, attend_fused])
 
 
-def test_attention_on_a_cpu_runs_in_float32_under_autocast() -> None:
-    queries, keys, values = torch.randn(3, 2, 2, 5, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        attended = causal_attention(queries, keys, values)
-    torch.testing.assert_close(attended, causal_attention(queries, keys, values), rtol=0, atol=0)
+def textbook(projected_BLX: torch.Tensor, num_heads: int, position: RotaryPosition) -> torch.Tensor:
+    """Head by head, with the full matrix of weights."""
+    queries, keys, values = projected_BLX.chunk(3, 2)
+    later = torch.full((projected_BLX.shape[1],) * 2, -torch.inf).triu(1)
+    attended = []
+    for query, key, value in zip(*(tensor.chunk(num_heads, 2) for tensor in (queries, keys, values)), strict=True):
+        logits = position(query) @ position(key).mT / query.shape[2] ** 0.5
+        attended.append(functional.softmax(logits + later, -1) @ value)
+    return torch.cat(attended, 2)
+
+
+@WAYS
+class TestAttention:
+    POSITION = RotaryPosition(head_width=4, max_length=9)
+
+    @pytest.fixture(autouse=True)
+    def small_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two users of two heads and five events a block: three users take two."""
+        monkeypatch.setattr(attention, "_MAX_SCORES_PER_BLOCK", 2 * 2 * 5 * 5)
+
+    def projected(self) -> torch.Tensor:
+        """Queries, keys and values of three users, five events and two heads."""
+        torch.manual_seed(0)
+        return torch.randn(3, 5, 3 * 8, requires_grad=True)
+
+    def test_equals_the_textbook(self, attend) -> None:
+        projected = self.projected()
+        torch.testing.assert_close(attend(projected, 2, self.POSITION), textbook(projected, 2, self.POSITION))
+
+    def test_equals_the_gradient_of_the_textbook(self, attend) -> None:
+        projected, weight = self.projected(), torch.randn(3, 5, 8)
+        mine, exact = (torch.autograd.grad((weight * way(projected, 2, self.POSITION)).sum(), projected)[0] for way in (attend, textbook))
+        torch.testing.assert_close(mine, exact)
+
+    def test_in_bfloat16_stays_close(self, attend) -> None:
+        projected = self.projected()
+        attended = attend(projected.bfloat16(), 2, self.POSITION)
+        assert attended.dtype == torch.bfloat16
+        torch.testing.assert_close(attended.float(), textbook(projected, 2, self.POSITION), rtol=0.05, atol=0.02)
 
 
 class TestByteDropout:
@@ -128,6 +160,13 @@ class TestByteDropout:
         dropped.sum().backward()
         assert torch.equal(values.grad, dropped)
 
+    def test_adds_to_a_residual_what_it_keeps(self) -> None:
+        residual, values = torch.randn(64), torch.randn(64)
+        torch.manual_seed(3)
+        added = ByteDropout(0.5).added(residual, values)
+        torch.manual_seed(3)
+        torch.testing.assert_close(added, residual + ByteDropout(0.5)(values))
+
     def test_is_silent_in_evaluation(self) -> None:
         values = torch.randn(16)
         assert ByteDropout(0.5).eval()(values) is values
@@ -137,6 +176,17 @@ class TestByteDropout:
         first = ByteDropout(0.5)(torch.ones(64))
         torch.manual_seed(3)
         assert torch.equal(ByteDropout(0.5)(torch.ones(64)), first)
+
+    def test_large_tensors_drop_others_each_time(self) -> None:
+        first, second = (ByteDropout(0.5)(torch.ones(70_000)) for _ in range(2))
+        assert (first == second).float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+    def test_a_large_tensor_is_drawn_from_the_global_generator(self) -> None:
+        torch.manual_seed(3)
+        first = ByteDropout(0.5)(torch.ones(70_000))
+        ByteDropout(0.5)(torch.ones(300_000))
+        torch.manual_seed(3)
+        assert torch.equal(ByteDropout(0.5)(torch.ones(70_000)), first)
 
     def test_never_drops_everything(self) -> None:
         assert ByteDropout(0.9999)(torch.ones(100_000)).isfinite().all()

@@ -1,0 +1,120 @@
+"""Causal self-attention, by whatever way the device does fastest."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from mfn_core.model.rotary import RotaryPosition, rotate_into
+
+_MAX_SCORES_PER_BLOCK = 2**22  # of whole users: what a CPU has at hand at a time
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of every event to itself and to earlier ones.
+
+    Histories are right-padded, so no valid event is later than any padding: causality alone keeps padding out. Without dropout on the
+    attention weights: drawing B x heads x L x L random numbers costs more than the attention itself, and the layer drops out the
+    output anyway.
+    """
+
+    def __init__(self, *, width: int, num_heads: int) -> None:
+        super().__init__()
+        assert width % num_heads == 0, f"{num_heads} heads do not divide width {width}"
+        self.num_heads = num_heads
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
+        """New states [B, L, D]."""
+        attend = attend_blockwise if states_BLD.device.type == "cpu" else attend_fused
+        return self.output(attend(self.queries_keys_values(states_BLD), self.num_heads, position))
+
+
+def attend_fused(projected_BLX: Tensor, num_heads: int, position: RotaryPosition) -> Tensor:
+    """By the device's own kernel; arguments and result as in ``attend_blockwise``."""
+    queries, keys, values = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attended = functional.scaled_dot_product_attention(position(queries), position(keys), values, is_causal=True)
+    return attended.transpose(1, 2).flatten(2)
+
+
+def attend_blockwise(projected_BLX: Tensor, num_heads: int, position: RotaryPosition) -> Tensor:
+    """Users block by block, each by matrix products; on a CPU the fused kernel is slower, in bfloat16 several times.
+
+    Args:
+        projected_BLX: queries, keys and values side by side, X = 3 D; within each the heads side by side.
+        num_heads: divides D.
+        position: turns queries and keys.
+
+    Returns:
+        [B, L, D], of the type of the argument.
+    """
+    num_events = projected_BLX.shape[1]
+    cosines_LW, sines_LW = position.cosines_LW[:num_events], position.sines_LW[:num_events]
+    return _BlockwiseAttention.apply(projected_BLX, num_heads, cosines_LW, sines_LW)
+
+
+class _BlockwiseAttention(torch.autograd.Function):
+    """Keeps queries, keys and values for the way back, not the weights: computing them again is cheaper than reading them."""
+
+    @staticmethod
+    def forward(ctx: Any, projected_BLX: Tensor, num_heads: int, cosines_LW: Tensor, sines_LW: Tensor) -> Tensor:
+        """See ``attend_blockwise``."""
+        num_users, num_events, _ = projected_BLX.shape
+        with torch.autocast("cpu", enabled=False):
+            split = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+            heads_3BHLW = projected_BLX.new_empty(split.shape)
+            turns = _turns(cosines_LW, sines_LW, split.shape[-1], split.dtype)
+            rotate_into(split[:2], *turns, heads_3BHLW[:2])
+            heads_3BHLW[2].copy_(split[2])
+            attended = projected_BLX.new_empty(num_users, num_events, num_heads, split.shape[-1])
+            for users in _blocks(heads_3BHLW):
+                queries, keys, values = heads_3BHLW[:, users].flatten(1, 2)
+                weighted = _weights(queries, keys) @ values
+                attended[users].transpose(1, 2).copy_(weighted.unflatten(0, (-1, num_heads)))
+        ctx.save_for_backward(heads_3BHLW, cosines_LW, sines_LW)
+        return attended.flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BLD: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of queries, keys and values, in the layout of the argument."""
+        heads_3BHLW, cosines_LW, sines_LW = ctx.saved_tensors
+        _, num_users, num_heads, num_events, head_width = heads_3BHLW.shape
+        result = heads_3BHLW.new_empty(num_users, num_events, 3, num_heads, head_width)
+        split = result.permute(2, 0, 3, 1, 4)
+        turned_2BHLW = torch.empty_like(heads_3BHLW[:2])
+        gradient_BHLW = gradient_BLD.unflatten(2, (num_heads, head_width)).transpose(1, 2)
+        for users in _blocks(heads_3BHLW):
+            queries, keys, values = heads_3BHLW[:, users].flatten(1, 2)
+            gradient = gradient_BHLW[users].flatten(0, 1)
+            weights = _weights(queries, keys)
+            split[2, users].copy_((weights.mT @ gradient).unflatten(0, (-1, num_heads)))
+            # The softmax's own derivative: w * (g - sum of w * g).
+            scores = torch.ops.aten._softmax_backward_data(gradient @ values.mT, weights, -1, weights.dtype)
+            torch.bmm(scores, keys, out=turned_2BHLW[0, users].flatten(0, 1))
+            torch.bmm(scores.mT, queries, out=turned_2BHLW[1, users].flatten(0, 1))
+        cosines, sines = _turns(cosines_LW, sines_LW, head_width, result.dtype)
+        rotate_into(turned_2BHLW, cosines, -sines, split[:2])
+        return result.flatten(2), None, None, None
+
+
+def _turns(cosines_LW: Tensor, sines_LW: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Those of queries and of keys; the queries' also divide the products by the root of the head width."""
+    scale = cosines_LW.new_tensor([head_width**-0.5, 1.0]).view(2, 1, 1, 1, 1)
+    return (scale * cosines_LW).to(dtype), (scale * sines_LW).to(dtype)
+
+
+def _blocks(heads_3BHLW: Tensor) -> list[slice]:
+    _, num_users, num_heads, num_events, _ = heads_3BHLW.shape
+    size = max(1, _MAX_SCORES_PER_BLOCK // (num_heads * num_events**2))
+    return [slice(start, start + size) for start in range(0, num_users, size)]
+
+
+def _weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """Attention weights [users x heads, L, L], nothing above the diagonal."""
+    num_events = queries.shape[1]
+    later = queries.new_full((num_events, num_events), -torch.inf).triu_(1)
+    return torch.baddbmm(later, queries, keys.mT).softmax(-1)
