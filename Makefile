@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test check bench-peers-env bench-train bench-etl bench-audit bench-report up down constraints picture clean
+.PHONY: help install demo compare test check bench-peers-env bench-train bench-etl bench-audit bench-eval bench-serve bench-step bench-scale bench-gpu bench-report up down constraints picture clean
 
 PYTHON ?= python3
 EXTRAS ?= dev
@@ -79,6 +79,21 @@ bench-etl: $(STAMP) ## Raw Parquet to histories, 10M simulated rows: rows a seco
 
 bench-audit: $(STAMP) ## The audit of one curated day of 10M rows, beside plain DuckDB
 	@$(BIN)/python -m benchmarks.audit
+
+bench-eval: $(STAMP) bench-peers-env ## Full ranking of 50,000 users beside RePlay, batch scoring beside the bare forward pass
+	@$(BIN)/python -m benchmarks.eval
+
+bench-serve: $(STAMP) ## How long the answer to one user takes
+	@$(BIN)/python -m benchmarks.serve
+
+bench-step: $(STAMP) ## A training step beside what this CPU can do
+	@$(BIN)/python -m benchmarks.step
+
+bench-scale: $(STAMP) ## Time and memory against users, events, items and categories
+	@$(BIN)/python -m benchmarks.scale
+
+bench-gpu: ## The same on a GPU, by any Python that has torch, numpy, pandas, pyarrow and pydantic (PYTHON=python3)
+	@$(PYTHON) -m benchmarks.step --device cuda
 
 bench-report: $(STAMP) ## Write docs/benchmarks.md from benchmarks/results
 	@$(BIN)/python -m benchmarks.report

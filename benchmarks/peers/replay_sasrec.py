@@ -25,6 +25,7 @@ from replay.data import FeatureHint, FeatureSource, FeatureType
 from replay.data.nn import TensorFeatureInfo, TensorFeatureSource, TensorSchema
 from replay.data.nn.parquet.parquet_module import ParquetModule
 from replay.nn.lightning import LightningModule
+from replay.nn.lightning.callback import TorchTopItemsCallback
 from replay.nn.lightning.optimizer import OptimizerFactory
 from replay.nn.loss import CE, CESampled, LogInCE
 from replay.nn.sequential import LengthBucketedQueryEncoder, SasRec
@@ -43,6 +44,7 @@ from benchmarks.peers.common import (
     write,
 )
 
+TOP_ITEMS = 10
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _USER, _ITEM = "user_id", "item_id"
 
@@ -103,7 +105,8 @@ def main(options: argparse.Namespace) -> None:
         if options.rank:
             began = time.perf_counter()
             ranking = Ranking(sequences)
-            predictor = trainer(options, callbacks=[Ranked(ranking)])
+            answer = Ranked(ranking) if options.answer == "ranks" else TorchTopItemsCallback(TOP_ITEMS, _USER)
+            predictor = trainer(options, callbacks=[answer])
             predictor.predict(module, data(options, ranking.asked, "predict", Path(scratch)), return_predictions=False)
             facts |= ranked(ranking.ranks_B, time.perf_counter() - began)
     write(options, facts, ("replay-rec", "torch", "lightning", "numpy"))
@@ -180,4 +183,5 @@ if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("--loss", choices=("CE", "LogInCE", "CESampled"), default="CESampled")
     options.add_argument("--bucket-size", type=int, default=0, help="rows of like length that RePlay encodes together; 0: all rows at once")
+    options.add_argument("--answer", choices=("ranks", "top"), default="ranks", help="top: its own best items, seen ones too")
     main(options.parse_args())

@@ -1,0 +1,79 @@
+"""The simulated datasets of the benchmarks, and the steps that are measured on them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import scale, step
+from benchmarks.stepping import WARM_UP_STEPS, SteppedRun, operations_per_user, seconds_per_user, stepped_run
+from benchmarks.synthetic import Size, write_dataset
+from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.data.dataset import Dataset
+
+SMALL = NetworkConfig(width=16, num_layers=1, num_heads=2, num_alignment_filters=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("synthetic") / "dataset", Size(users=300, events=6, items=50, categories=4))
+
+
+def run_of(folder: Path, **training) -> SteppedRun:
+    return stepped_run(Dataset.open(folder), SMALL, TrainingConfig(device="cpu", batch_size=32, precision="float32", **training))
+
+
+def test_a_dataset_has_the_size_that_was_asked_for(folder: Path):
+    dataset = Dataset.open(folder)
+    micro = dataset.histories.micro
+    assert len(dataset) == 300
+    assert (micro.lengths.min(), micro.lengths.max()) == (3, 9)
+    assert len(dataset.vocabularies.micro_id.tokens) == 50
+    assert (micro.ids.min(), micro.categories.max()) == (2, 5)
+
+
+def test_events_are_in_the_order_of_time_and_before_the_cut(folder: Path):
+    dataset = Dataset.open(folder)
+    micro = dataset.histories.micro
+    gaps = np.delete(np.diff(micro.times), micro.offsets[1:-1] - 1)
+    assert (gaps >= 0).all()
+    assert micro.times.max() < dataset.cut
+
+
+def test_the_same_seed_draws_the_same_dataset(folder: Path, tmp_path: Path):
+    again = Dataset.open(write_dataset(tmp_path / "again", Size(users=300, events=6, items=50, categories=4)))
+    assert np.array_equal(again.histories.micro.times, Dataset.open(folder).histories.micro.times)
+
+
+def test_users_of_the_warm_up_are_not_counted(folder: Path):
+    run = run_of(folder)
+    at_start = []
+    run.take(2, lambda: at_start.append(run.users))
+    assert at_start == [0]
+    assert run._step == WARM_UP_STEPS + 2
+    assert 32 < run.users <= 64
+
+
+def test_operations_grow_with_the_width_of_the_products(folder: Path):
+    narrow = operations_per_user(run_of(folder), 1)
+    wide = operations_per_user(
+        stepped_run(Dataset.open(folder), SMALL.model_copy(update={"width": 32}), TrainingConfig(device="cpu", batch_size=32)), 1
+    )
+    assert 0 < narrow < wide
+
+
+def test_steps_take_time(folder: Path):
+    assert seconds_per_user(run_of(folder), 1) > 0
+
+
+def test_a_step_equals_itself_and_a_changed_one_does_not(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert step.hold_against_cpu(folder, "cpu") == {"loss": 0.0, "gradient": 0.0}
+    monkeypatch.setattr(step, "_TOLERANCE", -1.0)
+    with pytest.raises(AssertionError, match="a step on cpu is not the CPU's"):
+        step.hold_against_cpu(folder, "cpu")
+
+
+def test_an_exponent_is_the_slope_between_the_largest_points():
+    points = [{"items": 1, "seconds": 9.0}, {"items": 10, "seconds": 2.0}, {"items": 100, "seconds": 200.0}]
+    assert scale._exponent("items", "seconds", [*points, {"items": 1000, "ended": "no memory"}]) == pytest.approx(2.0)
+    assert scale._exponent("items", "seconds", points[:1]) is None
