@@ -67,7 +67,8 @@ def main() -> None:
         {"ranking_users_per_s": ranking, "scoring_seconds": scoring},
         ("torch", "numpy", "pyarrow", "duckdb"),
         [
-            f"{options.users} users, {options.events} events each, {options.items} items, {options.threads} threads, batches of 512 users; "
+            f"{options.users} users, {options.events} events, {options.items} items, {options.threads} threads, "
+            "128 users a batch, RePlay 512; "
             f"scoring: {options.scored_users} users, {options.events} events in either view, ten items each",
             "forward: collated batches through the network; with item scores: and the scores of all items for each user",
             "memory: the process that opens the dataset and ranks; a quarter of the users beside all",

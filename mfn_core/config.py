@@ -90,7 +90,7 @@ class TrainingConfig(Config):
         le=65_536,
         description="Users per training step. Empty: a 48th of the users as a power of two, from 32 to the source's 256.",
     )
-    evaluation_batch_size: int = Field(512, ge=1, le=65_536, description="Users per evaluation step.")
+    evaluation_batch_size: int = Field(128, ge=1, le=65_536, description="Users per evaluation step.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
     max_epochs: int = Field(30, ge=1, le=10_000, description="Upper limit of epochs.")

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import DROPOUT, LEARNING_RATE, RANKING_BATCH, Meter, parser, ranked, write
+from benchmarks.peers.common import DROPOUT, LEARNING_RATE, Meter, parser, ranked, write
 from benchmarks.peers.ranking import figures
 from mfn_core.training import worker
 
@@ -97,7 +97,7 @@ def main(options: argparse.Namespace) -> None:
         rows = (dataset.held_out_B == HELD_OUT_EVENTS).nonzero()[0]
         facts["finish_seconds"] = time.perf_counter() - began
         began = time.perf_counter()
-        rank = partial(predictor.rank_targets, dataset.histories, rows, dataset.held_out_B, prefix="test", batch_size=RANKING_BATCH)
+        rank = partial(predictor.rank_targets, dataset.histories, rows, dataset.held_out_B, prefix="test")
         facts |= ranked(rank(), time.perf_counter() - began)
         run._network.blend.shares_K.zero_()
         facts["ndcg10_alone"] = figures(rank())["ndcg10"]

@@ -65,7 +65,7 @@ def evaluate(
     *,
     split: Literal["validation", "test"] = "test",
     mask_seen: bool = True,
-    batch_size: int = 512,
+    batch_size: int = 128,
     samples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:

@@ -68,7 +68,7 @@ class Predictor:
         rows: NDArray[np.int64] | None = None,
         top_k: int = 10,
         mask_seen: bool | None = None,
-        batch_size: int = 512,
+        batch_size: int = 128,
     ) -> Predictions:
         """Embedding, activity, attributes and next items of users as of a time.
 
@@ -113,7 +113,7 @@ class Predictor:
         *,
         prefix: Literal["validation", "test"],
         mask_seen: bool = True,
-        batch_size: int = 512,
+        batch_size: int = 128,
     ) -> NDArray[np.float32]:
         """Rank of each row's held-out item among all items: 0 is first, behind every item where the vocabulary lacks it.
 
@@ -131,14 +131,14 @@ class Predictor:
         ranks_B = np.empty(len(rows), np.float32)
         for positions, batch in self._batches(histories, rows, prefix, batch_size, held_out_B=held_out_B):
             seen_BL = self._seen(histories.micro, rows[positions], dropped) if mask_seen else None
-            scores = self._network.last_item_scores(self._network.encode(batch), batch)
+            scores = self._network.ranking_scores(batch)
             targets = torch.as_tensor(target_B[positions].astype(np.int64), device=self.device)
             ranks_B[positions] = _numpy(target_ranks(scores, targets, seen_BL))
         return ranks_B
 
     @torch.inference_mode()
     def mean_alignment_GK(
-        self, histories: Histories, *, query_time: int, rows: NDArray[np.int64], batch_size: int = 512
+        self, histories: Histories, *, query_time: int, rows: NDArray[np.int64], batch_size: int = 128
     ) -> NDArray[np.float64] | None:
         """Mean alignment matrix M_u over the users who have both views; None where nobody has.
 

@@ -32,6 +32,29 @@ class SelfAttention(nn.Module):
         attend = attend_blockwise if states_BLD.device.type == "cpu" else attend_fused
         return self.output(attend(self.queries_keys_values(states_BLD), self.num_heads, position))
 
+    def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
+        """What ``forward`` gives for one event of each user, [B, D], without what it computes for the others."""
+        num_events, width = states_BLD.shape[1:]
+        projection = self.queries_keys_values
+        queries_BD, rest = (
+            functional.linear(gather_event(states_BLD, event_B), projection.weight[:width], projection.bias[:width]),
+            slice(width, None),
+        )
+        keys, values = (
+            functional.linear(states_BLD, projection.weight[rest], projection.bias[rest])
+            .unflatten(2, (2, self.num_heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
+        queries = position.of_event(queries_BD.unflatten(1, (self.num_heads, -1)), event_B)[:, :, None]
+        is_seen_BL = torch.arange(num_events, device=event_B.device) <= event_B[:, None]
+        attended = functional.scaled_dot_product_attention(queries, position(keys), values, attn_mask=is_seen_BL[:, None, None])
+        return self.output(attended.flatten(1))
+
+
+def gather_event(states_BLD: Tensor, event_B: Tensor) -> Tensor:
+    """State [B, D] of one event of each user."""
+    return states_BLD.gather(1, event_B[:, None, None].expand(-1, 1, states_BLD.shape[2])).squeeze(1)
+
 
 def attend_fused(projected_BLX: Tensor, num_heads: int, position: RotaryPosition) -> Tensor:
     """By the device's own kernel; arguments and result as in ``attend_blockwise``."""

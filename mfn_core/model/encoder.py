@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mfn_core.model.attention import SelfAttention
+from mfn_core.model.attention import SelfAttention, gather_event
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import EventEmbedding
 from mfn_core.model.rotary import RotaryPosition
@@ -29,6 +29,12 @@ class TransformerLayer(nn.Module):
         states_BLD = self.dropout.added(states_BLD, self.attention(self.attention_norm(states_BLD), position))
         return self.dropout.added(states_BLD, self.feed_forward(self.feed_forward_norm(states_BLD)))
 
+    def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
+        """The new state [B, D] of one event of each user, in evaluation."""
+        assert not self.training, "nothing is dropped out here"
+        state_BD = gather_event(states_BLD, event_B) + self.attention.of_event(self.attention_norm(states_BLD), event_B, position)
+        return state_BD + self.feed_forward(self.feed_forward_norm(state_BD))
+
 
 class ViewEncoder(nn.Module):
     """Embedding layer and Transformer of one view (the source's u_g and u_l)."""
@@ -50,16 +56,29 @@ class ViewEncoder(nn.Module):
             Hidden states [B, L, D], each a function of its event and the earlier ones, and the view's
             representation [B, D]: the state of the latest event, zero where the history is empty.
         """
+        hidden_BLD = self._embedded(ids_BL, categories_BL, times_BL)
+        for layer in self.layers:
+            hidden_BLD = layer(hidden_BLD, self.position)
+        hidden_BLD = self.norm(hidden_BLD)
+        latest_BD = gather_event(hidden_BLD, (lengths_B - 1).clamp(min=0))
+        return hidden_BLD, latest_BD * (lengths_B > 0)[:, None]
+
+    def latest(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """The view's representation [B, D] alone, in evaluation: the last layer is spared the events before the latest."""
+        *layers, last_layer = self.layers
+        hidden_BLD = self._embedded(ids_BL, categories_BL, times_BL)
+        for layer in layers:
+            hidden_BLD = layer(hidden_BLD, self.position)
+        assert isinstance(last_layer, TransformerLayer)
+        latest_BD = last_layer.of_event(hidden_BLD, (lengths_B - 1).clamp(min=0), self.position)
+        return self.norm(latest_BD) * (lengths_B > 0)[:, None]
+
+    def _embedded(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor) -> Tensor:
         num_events = ids_BL.shape[1]
         assert num_events <= self.max_length, f"{num_events} events exceed the limit of {self.max_length}: truncate in the batch"
         hidden_BLD = self.embedding(ids_BL, categories_BL, times_BL)
         # The layers' states in the type of their products: half the memory to pass over, and no copies from type to type.
-        hidden_BLD = hidden_BLD.to(product_dtype(hidden_BLD))
-        for layer in self.layers:
-            hidden_BLD = layer(hidden_BLD, self.position)
-        hidden_BLD = self.norm(hidden_BLD)
-        latest_BD = gather_events(hidden_BLD, (lengths_B - 1).clamp(min=0)[:, None]).squeeze(1)
-        return hidden_BLD, latest_BD * (lengths_B > 0)[:, None]
+        return hidden_BLD.to(product_dtype(hidden_BLD))
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:

@@ -59,6 +59,9 @@ class NextItemQuery(nn.Module):
             macro_hidden_BLD: All macro hidden states.
             asof_BP: Position of the last app event before each target, -1 where there is none.
         """
-        macro_BPD = gather_events(self.macro(macro_hidden_BLD), asof_BP.clamp(min=0))
-        known_BP1 = (asof_BP >= 0)[:, :, None]
-        return self.norm(micro_BPD + self.macro_gate * macro_BPD * known_BP1)
+        macro_BPD = gather_events(macro_hidden_BLD, asof_BP.clamp(min=0)) * (asof_BP >= 0)[:, :, None]
+        return self.joined(micro_BPD, macro_BPD)
+
+    def joined(self, micro: Tensor, macro: Tensor) -> Tensor:
+        """Queries [..., D] from states of both views, macro zero where there is none."""
+        return self.norm(micro + self.macro_gate * self.macro(macro))

@@ -21,7 +21,7 @@ from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
 from mfn_core.model.heads import CatalogueHead, NextItemQuery
-from mfn_core.model.outputs import Encoded, Outputs, encode
+from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
 from mfn_core.model.reader import NUM_READINGS, READING_WIDTH, Fusion, LabelReader, read, readers_of
 from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains, Transitions, item_shares
@@ -149,6 +149,15 @@ class MacroMicroFusionNetwork(nn.Module):
         last_B1 = (batch.micro_lengths_B - 1).clamp(min=0)[:, None]
         query_B1D = self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B1))
         return ItemScores.plain(query_B1D.squeeze(1), self.items.weight, self.items.bias)
+
+    def ranking_scores(self, batch: Batch) -> ItemScores:
+        """``last_item_scores`` of a batch whose app events all precede the target, as those of a ranking do; in evaluation."""
+        return self.blend(self.own_ranking_scores(batch), self.gains(batch))
+
+    def own_ranking_scores(self, batch: Batch) -> ItemScores:
+        """``own_last_item_scores`` of such a batch."""
+        user_macro_BD, user_micro_BD = encode_users(self.macro, self.micro, self._seen(batch))
+        return ItemScores.plain(self.next_item.joined(user_micro_BD, user_macro_BD), self.items.weight, self.items.bias)
 
     def gains(self, batch: Batch) -> tuple[Gains, ...]:
         """What the tables of counts add to the scores of the item that follows the whole micro history, by source."""

@@ -34,3 +34,11 @@ def encode(macro: ViewEncoder, micro: ViewEncoder, batch: Batch) -> Encoded:
     macro_hidden_BLD, user_macro_BD = macro(batch.macro_ids_BL, batch.macro_categories_BL, batch.macro_times_BL, batch.macro_lengths_B)
     micro_hidden_BLD, user_micro_BD = micro(batch.micro_ids_BL, batch.micro_categories_BL, batch.micro_times_BL, batch.micro_lengths_B)
     return Encoded(macro_hidden_BLD, micro_hidden_BLD, user_macro_BD, user_micro_BD)
+
+
+def encode_users(macro: ViewEncoder, micro: ViewEncoder, batch: Batch) -> tuple[Tensor, Tensor]:
+    """u_g and u_l [B, D] alone, in evaluation: faster than ``encode``."""
+    return (
+        macro.latest(batch.macro_ids_BL, batch.macro_categories_BL, batch.macro_times_BL, batch.macro_lengths_B),
+        micro.latest(batch.micro_ids_BL, batch.micro_categories_BL, batch.micro_times_BL, batch.micro_lengths_B),
+    )

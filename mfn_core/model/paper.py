@@ -15,7 +15,7 @@ from mfn_core.model.alignment import CategoryAlignment
 from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.fusion import GatedFusion
 from mfn_core.model.heads import ClassificationHead, NextItemQuery
-from mfn_core.model.outputs import Encoded, Outputs, encode
+from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
 from mfn_core.model.scoring import ItemScores
 
 
@@ -117,6 +117,11 @@ class PaperNetwork(nn.Module):
         """
         asof_B1 = batch.asof_BL.gather(1, (batch.micro_lengths_B - 1).clamp(min=0)[:, None])
         return self._scores(self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, asof_B1).squeeze(1))
+
+    def ranking_scores(self, batch: Batch) -> ItemScores:
+        """``last_item_scores`` of a batch whose app events all precede the target, as those of a ranking do; in evaluation."""
+        user_macro_BD, user_micro_BD = encode_users(self.macro, self.micro, batch)
+        return self._scores(self.next_item.joined(user_micro_BD, user_macro_BD))
 
     def _scores(self, query_PD: Tensor) -> ItemScores:
         # Tied: items are scored with the embeddings they are read with.

@@ -28,8 +28,12 @@ class RotaryPosition(nn.Module):
         """Rotated vectors [..., L, head width], of their type; the first half and the second make the pairs that turn."""
         num_events = vectors.shape[-2]
         cosines, sines = self.cosines_LW[:num_events].to(vectors.dtype), self.sines_LW[:num_events].to(vectors.dtype)
-        first, second = vectors.chunk(2, -1)
-        return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+        return _turned(vectors, cosines, sines)
+
+    def of_event(self, vectors_BHW: Tensor, event_B: Tensor) -> Tensor:
+        """The same for one event of each user: vectors [B, heads, head width]."""
+        cosines, sines = (turns[event_B][:, None].to(vectors_BHW.dtype) for turns in (self.cosines_LW, self.sines_LW))
+        return _turned(vectors_BHW, cosines, sines)
 
 
 def rotate_into(vectors: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:
@@ -40,3 +44,8 @@ def rotate_into(vectors: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) ->
     torch.mul(second, cosines, out=out[..., half:])
     out[..., :half].addcmul_(second, sines, value=-1)
     out[..., half:].addcmul_(first, sines)
+
+
+def _turned(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    first, second = vectors.chunk(2, -1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)

@@ -179,10 +179,9 @@ def _labelled_auc(labels_B: NDArray[np.int8], scores_B: NDArray[np.float32]) -> 
 
 
 def _own_scores(network: Network, batch: Batch) -> tuple[ItemScores, tuple[Gains, ...] | None]:
-    encoded = network.encode(batch)
     if isinstance(network, MacroMicroFusionNetwork):
-        return network.own_last_item_scores(encoded, batch), network.gains(batch)
-    return network.last_item_scores(encoded, batch), None
+        return network.own_ranking_scores(batch), network.gains(batch)
+    return network.ranking_scores(batch), None
 
 
 def _blended(network: Network, said: Answer) -> ItemScores:

@@ -76,6 +76,17 @@ def test_an_empty_history_is_zero() -> None:
     assert not user.any()
 
 
+def test_the_latest_state_alone_is_that_of_the_whole() -> None:
+    ids = torch.tensor([[2, 3, 4, 5], [6, 2, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]])
+    batch = (ids, ids.clamp(max=4), ids.cumsum(1) * 60, torch.tensor([4, 2, 1, 0]))
+    torch.testing.assert_close(encoder().latest(*batch), encoder()(*batch)[1], rtol=0, atol=1e-6)
+
+
+def test_the_latest_state_alone_is_not_for_training() -> None:
+    with pytest.raises(AssertionError, match="nothing is dropped out here"):
+        encoder().train().latest(*(torch.tensor([[2]]),) * 3, torch.tensor([1]))
+
+
 def test_the_order_of_events_matters() -> None:
     _, forth = encode([2, 3, 4], [2, 2, 2], [10, 10, 10], 3)
     _, back = encode([3, 2, 4], [2, 2, 2], [10, 10, 10], 3)

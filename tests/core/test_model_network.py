@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.data.batching import collate
 from mfn_core.data.histories import Histories
 from mfn_core.model.builder import Network, build_network
 from mfn_core.model.fusion import GatedFusion
@@ -67,6 +68,23 @@ def all_scores(network: Network, batch) -> Tensor:
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(
+    "make", [tiny_network, tiny_paper_network, lambda: tiny_network(views=("micro",))], ids=["default", "paper", "micro alone"]
+)
+@pytest.mark.parametrize("prefix", ["validation", "test"])
+def test_a_ranking_takes_the_scores_of_the_last_item(make, prefix) -> None:
+    network, dataset = make(), patterned_dataset()
+    limits = {"max_macro_length": network.macro.max_length, "max_micro_length": network.micro.max_length}
+    rows = np.flatnonzero(dataset.held_out_B == 2)
+    batch = collate(dataset.histories, rows, prefix=prefix, held_out_B=dataset.held_out_B, **limits)
+    small = {"ids": 9, "categories": 4}  # what the tiny networks know
+    for view in ("macro", "micro"):
+        batch = replace(batch, **{f"{view}_{part}_BL": getattr(batch, f"{view}_{part}_BL").clamp(max=most) for part, most in small.items()})
+    assert (batch.macro_lengths_B == 0).any()
+    expected = dense(network.last_item_scores(network.encode(batch), batch))
+    torch.testing.assert_close(dense(network.ranking_scores(batch)), expected, rtol=0, atol=2e-6)
 
 
 @BOTH
