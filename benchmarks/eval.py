@@ -71,7 +71,7 @@ def main() -> None:
             "128 users a batch, RePlay 512; "
             f"scoring: {options.scored_users} users, {options.events} events in either view, ten items each",
             "forward: collated batches through the network; with item scores: and the scores of all items for each user",
-            "memory: the process that opens the dataset and ranks; a quarter of the users beside all",
+            "memory: the process that opens the dataset, counts its transitions and ranks; a quarter of the users beside all",
         ],
     )
 
