@@ -92,7 +92,7 @@ bench-step: $(STAMP) ## A training step beside what this CPU can do
 bench-scale: $(STAMP) ## Time and memory against users, events, items and categories
 	@$(BIN)/python -m benchmarks.scale
 
-bench-gpu: ## The same on a GPU, by any Python that has torch, numpy, pandas, pyarrow and pydantic (PYTHON=python3)
+bench-gpu: ## A training step on a GPU, by any Python that has torch, numpy, pandas, pyarrow and pydantic (PYTHON=python3)
 	@$(PYTHON) -m benchmarks.step --device cuda
 
 bench-report: $(STAMP) ## Write docs/benchmarks.md from benchmarks/results

@@ -4,13 +4,11 @@
 
 Ranking: SASRec's role, hardly trained (what a network learnt does not change its speed), every user's last item ranked among all items.
 RePlay is measured with our ranks of its scores, and with its own best ten, which need no rank and leave seen items in; the faster of the
-two is its figure. Scoring: what ``mfn_score`` does from sorted logs to the Parquet file, with the whole network of two views.
+two is its figure. Scoring: what ``mfn_score`` does from the logs, which it sorts, to the Parquet file, with the whole network of two views.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.record import Timed, in_process, interleaved, medians, write
+from benchmarks.record import Timed, call, in_process, interleaved, medians, write
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig
 from mfn_core.data.dataset import Dataset
@@ -82,18 +80,11 @@ def _rank(folder: Path, name: str, options: argparse.Namespace) -> float:
     sequences, out = folder.with_name("sequences.npz"), folder.with_name("run.json")
     python = str(_ROOT / environment / "bin" / "python")
     if not sequences.exists():
-        _call([sys.executable, "-m", "benchmarks.peers.sequences", "--data", str(folder), "--out", str(sequences)], options.threads)
+        call([sys.executable, "-m", "benchmarks.peers.sequences", "--data", str(folder), "--out", str(sequences)], options.threads)
     files = ["--data", str(folder), "--sequences", str(sequences), "--out", str(out)]
     given = ["--seconds", "1", "--max-length", str(options.max_length), "--threads", str(options.threads), "--rank"]
-    _call([python, "-m", f"benchmarks.peers.{program}", *files, *given, *more], options.threads)
+    call([python, "-m", f"benchmarks.peers.{program}", *files, *given, *more], options.threads)
     return json.loads(out.read_text(encoding="utf-8"))["eval_users_per_s"]
-
-
-def _call(command: list[str], threads: int) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"exit status {done.returncode} of {' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
 
 def rank(folder: str, threads: int) -> int:

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+_ROOT = Path(__file__).resolve().parents[1]
+RESULTS = _ROOT / "benchmarks" / "results"
 _GIB = 2**30
 
 
@@ -39,6 +41,14 @@ def in_process(function: Callable[..., Any], *arguments: Any, imports: Sequence[
         for name in imports:
             pool.submit(_import, name).result()
         return pool.submit(_timed, function, arguments).result()
+
+
+def call(command: Sequence[str], threads: int) -> None:
+    """Run a program of the repository on so many threads and no GPU; the end of this one where it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"exit status {done.returncode} of {' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
 
 def _import(name: str) -> None:

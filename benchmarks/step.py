@@ -95,7 +95,7 @@ def hold_against_cpu(folder: Path, device: Any) -> dict[str, float]:
     Raises:
         AssertionError: they differ by more than the tolerance.
     """
-    found: dict[str, list[float]] = {}
+    found: list[tuple[float, float]] = []
     for place in ("cpu", device):
         dataset = Dataset.open(folder)
         run = stepped_run(dataset, NetworkConfig(dropout=0.0), TrainingConfig(device=place, precision="float32", batch_size=256))
@@ -104,10 +104,8 @@ def hold_against_cpu(folder: Path, device: Any) -> dict[str, float]:
         losses = loop._Run._losses(run, batch)
         losses.total.backward()
         gradients = [parameter.grad.norm() for parameter in run._network.parameters() if parameter.grad is not None]
-        found[place] = [losses.total.item(), torch.stack([each.cpu() for each in gradients]).norm().item()]
-    errors = {
-        name: abs(theirs - ours) / abs(ours) for name, ours, theirs in zip(("loss", "gradient"), found["cpu"], found[device], strict=True)
-    }
+        found.append((losses.total.item(), torch.stack([each.cpu() for each in gradients]).norm().item()))
+    errors = {name: abs(theirs - ours) / abs(ours) for name, ours, theirs in zip(("loss", "gradient"), *found, strict=True)}
     assert max(errors.values()) <= _TOLERANCE, f"a step on {device} is not the CPU's: relative errors {errors}, limit {_TOLERANCE}"
     return errors
 

@@ -10,9 +10,7 @@ several ways is measured in each, and its figure is that of the fastest way; wit
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import interleaved, medians, write
+from benchmarks.record import call, interleaved, medians, write
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PASSED_ON = ("width", "layers", "heads", "max_length", "threads", "seconds")
@@ -66,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mfn-train-") as scratch:
         # In a process of its own: a child's peak memory starts at that of the process which starts it.
         sequences = Path(scratch) / "sequences.npz"
-        _call([sys.executable, "-m", "benchmarks.peers.sequences", "--data", str(options.data), "--out", str(sequences)], options.threads)
+        call([sys.executable, "-m", "benchmarks.peers.sequences", "--data", str(options.data), "--out", str(sequences)], options.threads)
         measure = equal_time if options.equal_time else speed
         measure(options, chosen, partial(_run, options, sequences))
 
@@ -131,15 +129,8 @@ def _run(options: argparse.Namespace, sequences: Path, *more: str, way: Way) -> 
     batch_size = options.recbole_batch_size if way.system == "recbole" else options.batch_size
     files = ["--data", str(options.data.resolve()), "--sequences", str(sequences), "--out", str(out)]
     program = [str(way.python), "-m", f"benchmarks.peers.{way.system}_sasrec"]
-    _call([*program, *files, *given, f"--batch-size={batch_size}", *way.arguments, *more], options.threads)
+    call([*program, *files, *given, f"--batch-size={batch_size}", *way.arguments, *more], options.threads)
     return json.loads(out.read_text(encoding="utf-8"))
-
-
-def _call(command: list[str], threads: int) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"exit status {done.returncode} of {' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
 
 def _best_of_systems(by_way: dict[str, float]) -> dict[str, float]:

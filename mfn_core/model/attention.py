@@ -35,16 +35,10 @@ class SelfAttention(nn.Module):
     def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
         """What ``forward`` gives for one event of each user, [B, D], without what it computes for the others."""
         num_events, width = states_BLD.shape[1:]
-        projection = self.queries_keys_values
-        queries_BD, rest = (
-            functional.linear(gather_event(states_BLD, event_B), projection.weight[:width], projection.bias[:width]),
-            slice(width, None),
-        )
-        keys, values = (
-            functional.linear(states_BLD, projection.weight[rest], projection.bias[rest])
-            .unflatten(2, (2, self.num_heads, -1))
-            .permute(2, 0, 3, 1, 4)
-        )
+        weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
+        queries_BD = functional.linear(gather_event(states_BLD, event_B), weight[:width], bias[:width])
+        keys_values_BLX = functional.linear(states_BLD, weight[width:], bias[width:])
+        keys, values = keys_values_BLX.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries = position.of_event(queries_BD.unflatten(1, (self.num_heads, -1)), event_B)[:, :, None]
         is_seen_BL = torch.arange(num_events, device=event_B.device) <= event_B[:, None]
         attended = functional.scaled_dot_product_attention(queries, position(keys), values, attn_mask=is_seen_BL[:, None, None])

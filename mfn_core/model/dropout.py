@@ -53,7 +53,7 @@ class ByteDropout(nn.Module):
         return f"p={self.num_dropped_values / _BYTE_VALUES:.4f}"
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # histories of many lengths: a pool that is put aside is drawn again
 def _pool(num_dropped_values: int, size: int, dtype: torch.dtype) -> Tensor:
     """Factors of a generator of its own: the same whenever a run reaches them, so that a resumed run goes on as it would have."""
     return _draw(num_dropped_values, size, dtype, torch.Generator().manual_seed(_POOL_SEED))
