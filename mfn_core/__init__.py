@@ -13,6 +13,7 @@ Shape legend, used as a suffix of every tensor and array name:
     L  events of one history     G  macro (app) categories
     D  width of the network      K  micro (item) categories
     N  items in the vocabulary   F  filters of the alignment convolution
+    M  distinct ids of a user's view
 
 ``macro_ids_BL`` is a [users x events] matrix of macro ids, right-padded with ``PAD`` (0). Histories are
 ordered oldest first. Times are int64 seconds since 1970-01-01 UTC. A ``*_mask`` is True where valid.

@@ -62,6 +62,12 @@ class NetworkConfig(Config):
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout probability.")
     max_macro_length: int = Field(200, ge=1, le=4096, description="Latest app events read per user.")
     max_micro_length: int = Field(200, ge=1, le=4096, description="Latest item events read per user.")
+    max_ids: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Latest events of either view whose ids the readers of labels know; more than the encoders read.",
+    )
     num_alignment_filters: int = Field(
         16, ge=1, le=512, description="Row filters, and as many column filters, of the alignment convolution."
     )

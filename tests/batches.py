@@ -128,7 +128,14 @@ def _view(name: str, histories: list[tuple[Event, ...]], length: int) -> dict[st
     columns = [[[event[column] for event in history] for history in histories] for column in range(3)]
     ids, categories, times = (_padded(column, length, PAD) for column in columns)
     lengths = torch.tensor([len(history) for history in histories])
-    return {f"{name}_ids_BL": ids, f"{name}_categories_BL": categories, f"{name}_times_BL": times, f"{name}_lengths_B": lengths}
+    met = [sorted({event[0] for event in history}) for history in histories]
+    return {
+        f"{name}_ids_BL": ids,
+        f"{name}_categories_BL": categories,
+        f"{name}_times_BL": times,
+        f"{name}_lengths_B": lengths,
+        f"{name}_met_BM": _padded(met, length, PAD).int(),
+    }
 
 
 def _padded(rows: list[list[int]] | list[tuple[int, ...]], length: int, value: int) -> torch.Tensor:

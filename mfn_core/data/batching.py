@@ -16,9 +16,11 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from mfn_core.data.batch import Batch
-from mfn_core.data.histories import Histories
+from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.schema import PAD, UNKNOWN
 
 Prefix = Literal["train", "validation", "test", "full"]
@@ -47,6 +49,7 @@ def collate(
     activity_B: NDArray[np.int8] | None = None,
     attributes_BA: NDArray[np.int32] | None = None,
     query_time: int | None = None,
+    max_ids: int = 0,
 ) -> Batch:
     """The batch of some users.
 
@@ -65,6 +68,8 @@ def collate(
         attributes_BA: class per user of ``histories`` and attribute, -1 where unlabelled.
         query_time: seconds UTC the users are asked about; the as-of position of the last micro event sees the app events strictly
             before it. None: the time of each user's latest event; all app events are seen.
+        max_ids: events of the prefix, the latest, whose distinct ids ``macro_met_BM`` and ``micro_met_BM`` name; labels are read from
+            them. 0: none.
     """
     rows_B = np.array(rows, np.int64)
     macro, micro = histories.macro, histories.micro
@@ -91,10 +96,12 @@ def collate(
         macro_categories_BL=torch.from_numpy(macro_window.gather(macro.categories)),
         macro_times_BL=torch.from_numpy(macro_times_BL),
         macro_lengths_B=torch.from_numpy(macro_window.lengths_B),
+        macro_met_BM=_met(macro, macro_first_B, macro_stop_B, max_ids),
         micro_ids_BL=torch.from_numpy(micro_window.gather(micro.ids)),
         micro_categories_BL=torch.from_numpy(micro_window.gather(micro.categories)),
         micro_times_BL=torch.from_numpy(micro_times_BL),
         micro_lengths_B=torch.from_numpy(micro_window.lengths_B),
+        micro_met_BM=_met(micro, micro_first_B, micro_stop_B, max_ids),
         asof_BL=torch.from_numpy(_asof(histories, macro_window, micro_window, visible_B)),
         targets_BL=torch.from_numpy(targets_BL),
         query_time_B=torch.from_numpy(asked_B.astype(np.int64)),
@@ -139,6 +146,15 @@ class _Window:
         if len(values) == 0:
             return np.zeros(self.mask_BL.shape, np.int64)
         return np.take(values, self.events_BL + ahead if ahead else self.events_BL, mode="clip").astype(np.int64) * self.mask_BL
+
+
+def _met(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> Tensor:
+    """The distinct ids among the latest ``max_ids`` events, the repetitions PAD: who reads them asks which, not when or how often."""
+    if max_ids == 0:
+        return torch.full((len(first_B), 1), PAD, dtype=torch.int32)
+    sorted_BM = torch.from_numpy(_Window(first_B, stop_B, max_ids).gather(view.ids).astype(np.int32)).sort(1).values
+    repeated_BM = functional.pad(sorted_BM[:, 1:] == sorted_BM[:, :-1], (1, 0))
+    return sorted_BM.masked_fill(repeated_BM, PAD)
 
 
 def _held_out(rows_B: Ints, prefix: Prefix, held_out_B: NDArray[np.int8] | None) -> Ints:

@@ -175,6 +175,7 @@ class Predictor:
                 max_macro_length=self.bundle.config.max_macro_length,
                 max_micro_length=self.bundle.config.max_micro_length,
                 query_time=query_time,
+                max_ids=self.bundle.config.max_ids if prefix == "full" else 0,
             ).to(self.device)
             yield positions, batch
 

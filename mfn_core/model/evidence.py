@@ -31,7 +31,7 @@ class ViewEvidence:
     category_states_BCD: Tensor  # mean embedding of the events of each category, normalized; zero where absent
     category_counts_BC: Tensor  # float
     volumes_BV: Tensor  # how much and how long ago; see ``volumes``
-    ids_BL: Tensor  # distinct ids, the others PAD
+    met_BM: Tensor  # distinct ids, also of before the window; the others PAD
 
     @property
     def categories(self) -> CategorySummary:
@@ -75,6 +75,7 @@ def gather_evidence(
             batch.macro_ids_BL,
             batch.macro_categories_BL,
             batch.macro_times_BL,
+            batch.macro_met_BM,
             batch.query_time_B,
             macro,
             pooling[0],
@@ -85,6 +86,7 @@ def gather_evidence(
             batch.micro_ids_BL,
             batch.micro_categories_BL,
             batch.micro_times_BL,
+            batch.micro_met_BM,
             batch.query_time_B,
             micro,
             pooling[1],
@@ -92,9 +94,9 @@ def gather_evidence(
     )
 
 
-def evidence_bytes(*, width: int, num_categories: int, num_events: int) -> int:
-    """Most bytes of one user: float32 states, categories and volumes of both views, int64 ids."""
-    return 4 * (4 * width + num_categories * (width + 1) + 2 * NUM_VOLUMES) + 8 * num_events
+def evidence_bytes(*, width: int, num_categories: int, num_ids: int) -> int:
+    """Most bytes of one user: float32 states, categories and volumes of both views, int32 ids."""
+    return 4 * (4 * width + num_categories * (width + 1) + 2 * NUM_VOLUMES + num_ids)
 
 
 def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
@@ -124,6 +126,7 @@ def _view(
     ids_BL: Tensor,
     categories_BL: Tensor,
     times_BL: Tensor,
+    met_BM: Tensor,
     query_time_B: Tensor,
     encoder: ViewEncoder,
     pooling: CategoryPooling,
@@ -134,14 +137,7 @@ def _view(
     width = (mean_BD.shape[1],)
     state_BS = torch.cat([functional.layer_norm(latest_BD.float(), width), functional.layer_norm(mean_BD, width)], 1)
     summary = pooling(encoder.embedding.meaning(ids_BL, categories_BL), categories_BL)
-    return ViewEvidence(state_BS, summary.states_BCD, summary.counts_BC, volumes(times_BL, valid_BL, query_time_B), _distinct(ids_BL))
-
-
-def _distinct(ids_BL: Tensor) -> Tensor:
-    """The ids of each row once, the repetitions PAD, in ascending order: the readers ask which, not when."""
-    sorted_BL = ids_BL.sort(1).values
-    repeated_BL = functional.pad(sorted_BL[:, 1:] == sorted_BL[:, :-1], (1, 0))
-    return sorted_BL.masked_fill(repeated_BL, PAD)
+    return ViewEvidence(state_BS, summary.states_BCD, summary.counts_BC, volumes(times_BL, valid_BL, query_time_B), met_BM)
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

@@ -86,9 +86,9 @@ class IdScores(nn.Module):
 
     def forward(self, evidence: Evidence) -> Tensor:
         """Logits [B, classes]."""
-        tables = ((self.macro, evidence.macro.ids_BL), (self.micro, evidence.micro.ids_BL))
+        tables = ((self.macro, evidence.macro.met_BM), (self.micro, evidence.micro.met_BM))
         return sum(
-            (functional.embedding_bag(ids_BL, table.weight, mode="sum", padding_idx=PAD) for table, ids_BL in tables),
+            (functional.embedding_bag(met_BM, table.weight, mode="sum", padding_idx=PAD) for table, met_BM in tables),
             start=evidence.macro.state_BS.new_zeros(()),
         )
 

@@ -22,6 +22,7 @@ SETTINGS_OF_LABELS = {
     "alignment",
     "gate",
     "num_alignment_filters",
+    "max_ids",
     "mutual_information_weight",
     "head_epochs",
     "head_patience",

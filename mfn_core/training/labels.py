@@ -99,10 +99,11 @@ def learn_labels(
 def _rows(network: MacroMicroFusionNetwork, dataset: Dataset, network_config: NetworkConfig, seed: int) -> NDArray[np.int64]:
     """Users of the train and validation splits; so many of them, drawn at random, as leave the table of evidence within its memory."""
     rows = np.flatnonzero(dataset.split_B != SPLITS.index("test"))
+    views = (dataset.histories.macro, dataset.histories.micro)
     limit = _EVIDENCE_BYTES // evidence_bytes(
         width=network_config.encoder_width,
         num_categories=network.macro_pooling.num_categories + network.micro_pooling.num_categories,
-        num_events=network_config.max_macro_length + network_config.max_micro_length,
+        num_ids=sum(min(int(view.lengths.max(initial=0)), network_config.max_ids) for view in views),
     )
     if len(rows) > limit:
         _log.warning("labels are learned from %d of %d users: the evidence of more would pass %d bytes", limit, len(rows), _EVIDENCE_BYTES)
@@ -128,6 +129,7 @@ def gather(
             max_macro_length=network_config.max_macro_length,
             max_micro_length=network_config.max_micro_length,
             query_time=dataset.cut,
+            max_ids=network_config.max_ids,
         )
 
     parts = [network.evidence(network.encode(batch), batch) for batch in feed(make, order, device)]

@@ -72,6 +72,24 @@ def test_train_reads_items_up_to_the_held_out_ones_and_all_apps(histories: Histo
     assert batch.macro_lengths_B.tolist() == [4, 0, 1]
 
 
+def test_labels_are_told_each_id_once_from_before_the_window_too(histories: Histories) -> None:
+    often = build_histories(
+        app_log([("ann", app, "work", f"2026-03-04T12:00:0{second}") for second, app in enumerate(("a1", "a3", "a1", "a2", "a3"))]),
+        item_log([]),
+        ["ann"],
+        _vocabularies(),
+    )
+    batch = _collate(often, [0], prefix="full", max_macro_length=1, max_ids=4)
+    assert batch.macro_ids_BL.tolist() == [[4]]
+    assert batch.macro_met_BM.tolist() == [[2, 3, 4, PAD]]  # the first a1 lies beyond four events, the second a3 says nothing new
+    assert batch.micro_met_BM.tolist() == [[PAD]]
+
+
+def test_ids_for_labels_are_told_where_they_are_asked_for(histories: Histories) -> None:
+    assert _collate(histories, [ANN, BOB]).micro_met_BM.tolist() == [[PAD], [PAD]]
+    assert _collate(histories, [ANN, BOB], max_ids=9).micro_met_BM.tolist() == [[2, 3, 4], [PAD, UNKNOWN, 3]]  # not the held-out ones
+
+
 def test_train_learns_the_next_known_item_inside_the_prefix(histories: Histories) -> None:
     # bob's second item is unknown: nothing to learn; ann's fourth is held out
     assert _collate(histories, [ANN, BOB, CAI]).targets_BL.tolist() == [[3, 4, PAD], [PAD, PAD, PAD], [PAD, PAD, PAD]]
@@ -184,6 +202,7 @@ def test_indices_are_int64_and_activity_float32(histories: Histories) -> None:
     batch = _collate(histories, [ANN], attributes_BA=np.zeros((3, 1), np.int32))
     types = {name: tensor.dtype for name, tensor in vars(batch).items()}
     assert types.pop("activity_B") == torch.float32
+    assert {types.pop(f"{view}_met_BM") for view in ("macro", "micro")} == {torch.int32}  # kept for all users at once
     assert set(types.values()) == {torch.int64}
 
 

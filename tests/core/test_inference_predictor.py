@@ -4,7 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 from mfn_core.data.sequences import build_histories
 from mfn_core.errors import ConfigError
@@ -72,6 +74,18 @@ def test_events_at_or_after_the_query_time_are_not_read(predictor, dataset):
     full, cut = (predictor.predict(histories, query_time=seconds(then)) for histories in (dataset.histories, past))
     np.testing.assert_array_equal(full.embedding_BD, cut.embedding_BD)
     assert [items.tolist() for items in full.top_items] == [items.tolist() for items in cut.top_items]
+
+
+def test_labels_know_the_ids_of_before_the_window(dataset, tmp_path):
+    predictor = predictor_of(dataset, tmp_path)
+    before = predictor.predict(dataset.histories, query_time=JUNE).activity_B
+    (i4,) = dataset.vocabularies.micro_id.encode(pa.array(["i4"]))  # the first of bob's six items, of which the encoder reads four
+    for reader in predictor.bundle.network.label_readers[0].readers:
+        if reader.ids is not None:
+            reader.ids.micro.weight.data[i4] = torch.tensor([-5.0, 5.0])
+    after = predictor.predict(dataset.histories, query_time=JUNE).activity_B
+    assert after[1] > before[1] + 0.1
+    assert after[[0, 2]].tolist() == before[[0, 2]].tolist()
 
 
 def test_a_user_without_any_event_is_answered(predictor, dataset):

@@ -71,15 +71,9 @@ def test_states_are_the_normalized_latest_and_the_normalized_mean() -> None:
 def test_padding_changes_nothing_but_the_list_of_ids() -> None:
     padded, bare = evidence_of(*EVERYBODY, extra_padding=4), evidence_of(*EVERYBODY)
     for view in ("macro", "micro"):
-        assert sorted(set(getattr(padded, view).ids_BL[0].tolist())) == sorted({0, *getattr(bare, view).ids_BL[0].tolist()})
-    same_ids = replace(padded, macro=replace(padded.macro, ids_BL=bare.macro.ids_BL), micro=replace(padded.micro, ids_BL=bare.micro.ids_BL))
+        assert sorted(set(getattr(padded, view).met_BM[0].tolist())) == sorted({0, *getattr(bare, view).met_BM[0].tolist()})
+    same_ids = replace(padded, macro=replace(padded.macro, met_BM=bare.macro.met_BM), micro=replace(padded.micro, met_BM=bare.micro.met_BM))
     assert_same(same_ids, bare)
-
-
-def test_ids_are_named_once() -> None:
-    again = User(micro=((5, 2, 1), (3, 2, 2), (5, 2, 3), (1, 2, 4), (3, 2, 5)), asof=(-1,) * 5, targets=(0,))
-    ids = evidence_of(again).micro.ids_BL[0].tolist()
-    assert sorted(ids) == [0, 0, 1, 3, 5]
 
 
 def test_categories_are_pooled_from_what_their_events_are_and_not_from_when() -> None:
@@ -103,12 +97,12 @@ def test_some_users_may_be_taken_in_any_order() -> None:
 def test_batches_of_unlike_length_are_joined() -> None:
     joined = Evidence.concatenate([evidence_of(BORIS, NOBODY), evidence_of(ANNA)])
     together = evidence_of(BORIS, NOBODY, ANNA)
-    assert joined.micro.ids_BL.shape == (3, 4)
-    assert [sorted(row) for row in joined.micro.ids_BL.tolist()] == [sorted(row) for row in together.micro.ids_BL.tolist()]
+    assert joined.micro.met_BM.shape == (3, 4)
+    assert [sorted(row) for row in joined.micro.met_BM.tolist()] == [sorted(row) for row in together.micro.met_BM.tolist()]
     aligned = replace(
         joined,
-        macro=replace(joined.macro, ids_BL=together.macro.ids_BL),
-        micro=replace(joined.micro, ids_BL=together.micro.ids_BL),
+        macro=replace(joined.macro, met_BM=together.macro.met_BM),
+        micro=replace(joined.micro, met_BM=together.micro.met_BM),
     )
     assert_same(aligned, together)
 
@@ -116,7 +110,7 @@ def test_batches_of_unlike_length_are_joined() -> None:
 def test_its_size_is_told_before_it_is_there() -> None:
     evidence = evidence_of(ANNA)  # three apps, four items
     tensors = [getattr(view, field.name) for view in (evidence.macro, evidence.micro) for field in fields(ViewEvidence)]
-    assert sum(tensor.nbytes for tensor in tensors) == evidence_bytes(width=8, num_categories=5 + 5, num_events=3 + 4)
+    assert sum(tensor.nbytes for tensor in tensors) == evidence_bytes(width=8, num_categories=5 + 5, num_ids=3 + 4)
 
 
 @pytest.mark.parametrize("moved", ["cpu", "to"])

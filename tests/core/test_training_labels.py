@@ -226,7 +226,8 @@ def test_evidence_is_in_the_order_asked_for_whatever_the_batches():
 
 
 def test_more_users_than_the_memory_holds_are_drawn_from_at_random(monkeypatch, caplog):
-    monkeypatch.setattr(labels, "_EVIDENCE_BYTES", 10 * labels.evidence_bytes(width=8, num_categories=6 + 6, num_events=12))
+    num_ids = int(DATASET.histories.macro.lengths.max() + DATASET.histories.micro.lengths.max())
+    monkeypatch.setattr(labels, "_EVIDENCE_BYTES", 10 * labels.evidence_bytes(width=8, num_categories=6 + 6, num_ids=num_ids))
     rows = labels._rows(fresh(), DATASET, NETWORK, seed=0)
     assert len(rows) == 10
     assert (DATASET.split_B[rows] != SPLITS.index("test")).all()
