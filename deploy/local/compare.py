@@ -20,6 +20,7 @@ from deploy.local.environment import HOME, composed
 from deploy.local.installation import Installation, installation, sole_user
 from mfn_core.config import SimulationConfig
 from mfn_core.errors import ConfigError, MFNError
+from mfn_core.training.worker import die_with
 
 RESULTS = HOME / "benchmarks" / "results"
 WORLDS: tuple[str, ...] = get_args(SimulationConfig.model_fields["world"].annotation)
@@ -108,7 +109,8 @@ def _measure(
     say(f"measuring {len(items)} models and seeds, {jobs} at a time")
     done: dict[int, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    # Models train for hours: they must not outlive whoever asked for them, however that ends.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=die_with, initargs=(os.getpid(),)) as pool:
         futures: dict[Future[dict[str, Any]], int] = {
             pool.submit(measure, settings, config, dataset, item): place for place, item in enumerate(items)
         }

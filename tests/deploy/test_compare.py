@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from deploy.local import compare
@@ -29,6 +32,13 @@ def command(*arguments: str, var: Path, results: Path) -> subprocess.CompletedPr
     )
 
 
+def write_shop(folder: Path) -> None:
+    """Item logs of 200 users."""
+    folder.mkdir()
+    world = simulate(SimulationConfig(num_users=200, num_days=21, events_per_user=12, num_items=60, num_apps=20))
+    pq.write_table(world.item_logs, folder / "item_logs.parquet")
+
+
 @dataclass(frozen=True)
 class Twice:
     results: Path
@@ -38,12 +48,8 @@ class Twice:
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
-    import pyarrow.parquet as pq
-
     folder = tmp_path_factory.mktemp("compare")
-    world = simulate(SimulationConfig(num_users=200, num_days=21, events_per_user=12, num_items=60, num_apps=20))
-    (folder / "shop").mkdir()
-    pq.write_table(world.item_logs, folder / "shop" / "item_logs.parquet")
+    write_shop(folder / "shop")
     runs = [command("--data", str(folder / "shop"), *FAST, var=folder / "var", results=folder / "results") for _ in range(2)]
     assert [run.returncode for run in runs] == [0, 0], runs[0].stdout + runs[0].stderr + runs[1].stderr
     return Twice(folder / "results", *(run.stdout for run in runs))
@@ -64,6 +70,31 @@ def test_it_ends_with_rows_table_and_chart_under_the_name_of_the_data(twice: Twi
 def test_a_second_run_ends_with_the_same_table(twice: Twice) -> None:
     tables = [[line for line in text.splitlines() if line.startswith("| ")] for text in (twice.first, twice.again)]
     assert tables[0] == tables[1] != []  # the seconds of the first run, too: nothing was measured again
+
+
+@pytest.mark.slow_start
+@pytest.mark.timeout(300)
+def test_nothing_goes_on_after_it_was_told_to_stop(tmp_path: Path) -> None:
+    write_shop(tmp_path / "shop")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "deploy.local.compare", "--data", str(tmp_path / "shop"), "--models", "mfn", "--set", "patience=1000"],
+        cwd=HOME,
+        env=os.environ | {"MFN_VAR": str(tmp_path / "var")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    with run, run.stdout as said:
+        assert any("measuring" in line for line in said)
+        family: list[psutil.Process] = []
+        while not any("mfn_core.training.worker" in process.cmdline() for process in family):
+            family = psutil.Process(run.pid).children(recursive=True)
+            time.sleep(0.1)
+        run.terminate()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        for process in alive:
+            process.kill()
+        assert alive == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["--data", ".", "--world", "mixed"]])
