@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test check bench-peers-env bench-train bench-etl bench-audit bench-eval bench-serve bench-step bench-scale bench-gpu bench-report up down constraints picture clean
+.PHONY: help install demo compare test check bench-peers-env bench-train bench-peers bench-whole bench-etl bench-audit bench-eval bench-serve bench-step bench-scale bench-gpu bench-report up down constraints picture clean
 
 PYTHON ?= python3
 EXTRAS ?= dev
@@ -73,6 +73,12 @@ bench-peers-env: .venv-rectools/installed .venv-replay/installed .venv-bench/ins
 
 bench-train: $(STAMP) bench-peers-env ## Speed of training beside RecTools, RePlay and RecBole: DATA=<dataset folder>
 	@$(BIN)/python -m benchmarks.train $(OF_DATA)
+
+bench-peers: $(STAMP) bench-peers-env ## Accuracy of SASRec here and elsewhere after equal seconds of training: DATA=<dataset folder>
+	@$(BIN)/python -m benchmarks.train $(OF_DATA) --equal-time
+
+bench-whole: $(STAMP) ## Raw logs to a champion under a real scheduler, 1M simulated rows: where the time goes, task by task
+	@$(BIN)/python -m benchmarks.whole
 
 bench-etl: $(STAMP) ## Raw Parquet to histories, 10M simulated rows: rows a second, peak memory, what one more day costs
 	@$(BIN)/python -m benchmarks.etl
