@@ -14,6 +14,7 @@ _FEWEST_POSITIONS_PER_CHUNK = 512
 _MAX_SCORES_PER_CHUNK = 2**28
 # Shapes of products are rounded up to these: oneDNN compiles a kernel for each new shape, which takes longer than a small product.
 _POSITION_STEP, _COLUMN_STEP = 128, 16
+_STEEP = 0.25  # mean chance of the targets beyond which a rounded mean is rougher than chunks
 _MIN_EXPONENT, _MAX_EXPONENT = -40, 60  # exp(60) times a billion is within the range of float32 and of bfloat16, and so is exp(-40)
 
 
@@ -36,7 +37,8 @@ class TiledCrossEntropy(torch.autograd.Function):
     the queries' gradient; the logarithm of its sum Z_p is the loss, less the target's score. The items' gradient, sum over p of
     exp(s_pj - log Z_p) q_p, is attention the other way round: of the items to the positions, times the sum of its own softmax. Scores are
     computed twice: that is cheaper than to write them into memory and to read them. Not in float32, where it gains little and log Z_p,
-    which is rounded between the two, is as rough as the scores are large.
+    which is rounded between the two, is as rough as the scores are large. The kernel rounds its means to bfloat16: the items' gradients,
+    which are small differences of these and the targets' queries where most positions are learned by heart, are taken by chunks then.
     """
 
     @staticmethod
@@ -44,23 +46,32 @@ class TiledCrossEntropy(torch.autograd.Function):
         """See ``catalogue_cross_entropy``."""
         dtype = product_dtype(query_PD)
         query_PD, weight_ND, bias_N = query_PD.float(), weight_ND.float(), bias_N.float()
-        target_PD = weight_ND[target_P]
-        target_score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
         rounded_PD, rounded_ND = query_PD.to(dtype), weight_ND.to(dtype)
         mean_PD, log_sum_P = _attend(rounded_PD, rounded_ND, bias_N)
-        ctx.save_for_backward(query_PD, rounded_PD, rounded_ND, bias_N, target_P, log_sum_P, mean_PD.float() - target_PD)
-        return (log_sum_P - target_score_P).mean()
+        # What is subtracted is rounded by as much as it was before it was added up, or a position that is learned leaves the rounding.
+        target_PD, rounded_target_PD = weight_ND[target_P], rounded_ND[target_P].float()
+        score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
+        rounded_score_P = (rounded_PD * rounded_target_PD).sum(1) + bias_N[target_P]
+        chance_P = (rounded_score_P - log_sum_P).exp_().clamp_(max=1)
+        query_gradient_PD = mean_PD - target_PD.lerp_(rounded_target_PD, chance_P[:, None])
+        at_target_PD = query_PD.lerp(rounded_PD.float(), chance_P[:, None])
+        ctx.is_steep = bool(chance_P.mean() > _STEEP)
+        ctx.save_for_backward(rounded_PD, rounded_ND, bias_N, target_P, log_sum_P, at_target_PD, query_gradient_PD)
+        return (log_sum_P - score_P.lerp(rounded_score_P, chance_P)).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of queries, items and biases in float32."""
-        query_PD, rounded_PD, rounded_ND, bias_N, target_P, log_sum_P, query_gradient_PD = ctx.saved_tensors
+        rounded_PD, rounded_ND, bias_N, target_P, log_sum_P, at_target_PD, query_gradient_PD = ctx.saved_tensors
         scale = grad_loss / len(target_P)
+        if ctx.is_steep:
+            _, _, *gradients = _by_chunks(rounded_PD.float(), rounded_ND.float(), bias_N, target_P, rounded_PD.dtype)
+            return query_gradient_PD * scale, *(gradient * grad_loss for gradient in gradients), None
         mean_ND, log_sum_N = _attend(rounded_ND, rounded_PD, -log_sum_P)
         bias_gradient_N = (log_sum_N + bias_N).exp_().mul_(scale)
-        item_gradient_ND = mean_ND * bias_gradient_N[:, None]
-        item_gradient_ND.index_add_(0, target_P, query_PD * -scale)
+        item_gradient_ND = mean_ND.float().mul_(bias_gradient_N[:, None])
+        item_gradient_ND.index_add_(0, target_P, at_target_PD * -scale)
         bias_gradient_N.index_add_(0, target_P, -scale.expand(len(target_P)))
         return query_gradient_PD * scale, item_gradient_ND, bias_gradient_N, None
 
@@ -84,37 +95,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor) -> Tensor:
         """See ``catalogue_cross_entropy``."""
-        device = query_PD.device.type
-        dtype = product_dtype(query_PD)
-        num_positions, width, num_items = *query_PD.shape, len(weight_ND)
-        with torch.autocast(device, enabled=False):
-            query_PD, weight_ND, bias_N = query_PD.float(), weight_ND.float(), bias_N.float()
-            target_PD = weight_ND[target_P]
-            target_score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
-            chunk = _positions_per_chunk(num_items, device)
-            reference_P = _references(query_PD, weight_ND, bias_N, target_score_P, chunk).to(dtype)
-            items_NK = _columns(weight_ND, bias_N, torch.ones_like(bias_N), num_rows=num_items, dtype=dtype)
-            num_rows = -(-num_positions // _POSITION_STEP) * _POSITION_STEP
-            queries_PK = _columns(query_PD, torch.ones_like(reference_P), -reference_P, num_rows=num_rows, dtype=dtype)
-            loss = query_PD.new_zeros(())
-            query_gradient_PD = torch.empty_like(query_PD)
-            item_gradient_NK = torch.zeros_like(items_NK, dtype=torch.float32)
-            for start in range(0, num_positions, chunk):
-                rows = slice(start, min(start + chunk, num_positions))
-                here = slice(0, rows.stop - start)
-                at_target = (torch.arange(rows.stop - start, device=device), target_P[rows])
-                exponential_CN = (queries_PK[start : start + chunk] @ items_NK.T).exp_()
-                summed_CK = (exponential_CN @ items_NK).float()
-                normalizer_C1 = summed_CK[:, width + 1, None]
-                loss += (normalizer_C1[here, 0].log() + reference_P[rows].float() - target_score_P[rows]).sum()
-                query_gradient_PD[rows] = summed_CK[here, :width] / normalizer_C1[here]
-                # d loss / d scores = e / Z - one-hot, here times Z.
-                exponential_CN[at_target] = (exponential_CN[at_target].float() - normalizer_C1[here, 0]).to(dtype)
-                item_gradient_NK += exponential_CN.T @ (queries_PK[start : start + chunk].float() / normalizer_C1).to(dtype)
-        query_gradient_PD -= target_PD
-        gradients = (query_gradient_PD, item_gradient_NK[:, :width], item_gradient_NK[:, width])
-        ctx.save_for_backward(*(gradient / num_positions for gradient in gradients))
-        return loss / num_positions
+        loss, *gradients = _by_chunks(query_PD.float(), weight_ND.float(), bias_N.float(), target_P, product_dtype(query_PD))
+        ctx.save_for_backward(*gradients)
+        return loss
 
     @staticmethod
     @once_differentiable
@@ -122,6 +105,38 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """Scales the kept gradients."""
         query, weight, bias = (grad_loss * gradient for gradient in ctx.saved_tensors)
         return query, weight, bias, None
+
+
+def _by_chunks(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The loss, and the gradients of queries, items and biases; arguments and results in float32, products in ``dtype``."""
+    device = query_PD.device.type
+    num_positions, width, num_items = *query_PD.shape, len(weight_ND)
+    with torch.autocast(device, enabled=False):
+        target_PD = weight_ND[target_P]
+        target_score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
+        chunk = _positions_per_chunk(num_items, device)
+        reference_P = _references(query_PD, weight_ND, bias_N, target_score_P, chunk).to(dtype)
+        items_NK = _columns(weight_ND, bias_N, torch.ones_like(bias_N), num_rows=num_items, dtype=dtype)
+        num_rows = -(-num_positions // _POSITION_STEP) * _POSITION_STEP
+        queries_PK = _columns(query_PD, torch.ones_like(reference_P), -reference_P, num_rows=num_rows, dtype=dtype)
+        loss = query_PD.new_zeros(())
+        query_gradient_PD = torch.empty_like(query_PD)
+        item_gradient_NK = torch.zeros_like(items_NK, dtype=torch.float32)
+        for start in range(0, num_positions, chunk):
+            rows = slice(start, min(start + chunk, num_positions))
+            here = slice(0, rows.stop - start)
+            at_target = (torch.arange(rows.stop - start, device=device), target_P[rows])
+            exponential_CN = (queries_PK[start : start + chunk] @ items_NK.T).exp_()
+            summed_CK = (exponential_CN @ items_NK).float()
+            normalizer_C1 = summed_CK[:, width + 1, None]
+            loss += (normalizer_C1[here, 0].log() + reference_P[rows].float() - target_score_P[rows]).sum()
+            query_gradient_PD[rows] = summed_CK[here, :width] / normalizer_C1[here]
+            # d loss / d scores = e / Z - one-hot, here times Z.
+            exponential_CN[at_target] = (exponential_CN[at_target].float() - normalizer_C1[here, 0]).to(dtype)
+            item_gradient_NK += exponential_CN.T @ (queries_PK[start : start + chunk].float() / normalizer_C1).to(dtype)
+    query_gradient_PD -= target_PD
+    gradients = (query_gradient_PD, item_gradient_NK[:, :width], item_gradient_NK[:, width])
+    return loss / num_positions, *(gradient / num_positions for gradient in gradients)
 
 
 def _positions_per_chunk(num_items: int, device: str) -> int:
