@@ -64,3 +64,34 @@ class TestCatalogueCrossEntropy:
         with torch.no_grad():
             loss = catalogue_cross_entropy(*factors, self.TARGETS)
         torch.testing.assert_close(loss, self.naive(factors))
+
+
+class TestInBfloat16:
+    """Queries and items that bfloat16 holds exactly, 300 positions of 600 items: more than one tile either way."""
+
+    TARGETS = torch.arange(300) * 7 % 600
+
+    def gradients(self, scale: float, *, autocast: bool, toward_target: float = 0.0) -> tuple[torch.Tensor, ...]:
+        """The loss, and the gradients of queries, items and biases."""
+        torch.manual_seed(0)
+        weight_ND, bias_N = torch.randn(600, 16).bfloat16().float(), torch.randn(600)
+        query_PD = (scale * torch.randn(300, 16) + toward_target * weight_ND[self.TARGETS]).bfloat16().float()
+        factors = (query_PD.requires_grad_(), weight_ND.requires_grad_(), bias_N.requires_grad_())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            if autocast:
+                loss = catalogue_cross_entropy(*factors, self.TARGETS)
+            else:
+                loss = functional.cross_entropy(query_PD @ weight_ND.T + bias_N, self.TARGETS)
+        return loss.detach(), *torch.autograd.grad(3 * loss, factors)
+
+    @pytest.mark.parametrize(("scale", "toward_target"), [(0.3, 0.0), (50.0, 0.0), (0.3, 0.5), (0.3, 2.0)], ids=str)
+    def test_is_near_the_naive_loss_and_its_gradients(self, scale: float, toward_target: float) -> None:
+        rounded = self.gradients(scale, autocast=True, toward_target=toward_target)
+        exact = self.gradients(scale, autocast=False, toward_target=toward_target)
+        torch.testing.assert_close(rounded[0], exact[0], rtol=1e-4, atol=1e-6)
+        errors = [float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(rounded[1:], exact[1:], strict=True)]
+        assert max(errors) < 0.01
+
+    def test_the_same_twice_bit_for_bit(self) -> None:
+        once, again = (self.gradients(0.3, autocast=True) for _ in range(2))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(once, again, strict=True))
