@@ -114,7 +114,9 @@ def _notes(options: argparse.Namespace, more: str) -> list[str]:
     return [
         f"{options.users} simulated users, {options.events} events in either view in the mean, {options.items} items; the default network, "
         f"{options.steps} steps a round; {more}",
-        "operations are those of the matrix products, counted in the step itself: padding is in them, what is computed twice too",
+        "operations are those of the matrix products that the step needs, once forward and twice backward, by their number, not by a "
+        "counter: padding, what causality hides and what is computed a second time (the scores of the items) are not in them; "
+        "before 2026-11-25 they were counted in the step itself with all of these in them",
     ]
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batch import Batch
 from mfn_core.data.dataset import Dataset
+from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.losses import Losses
+from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.schema import UNKNOWN
 from mfn_core.training import loop
 
 WARM_UP_STEPS = 4
@@ -28,10 +31,12 @@ class SteppedRun(loop._Run):
     users = 0
     _step, _limit = 0, 0
     _at_start: Callable[[], None] = staticmethod(lambda: None)
+    _at_step: Callable[[Batch], None] = staticmethod(lambda _: None)
 
-    def take(self, steps: int, at_start: Callable[[], None]) -> None:
-        """Take ``steps`` after the warm-up, before which ``at_start`` is called."""
-        self.users, self._step, self._limit, self._at_start = 0, 0, WARM_UP_STEPS + steps, at_start
+    def take(self, steps: int, at_start: Callable[[], None] = lambda: None, at_step: Callable[[Batch], None] = lambda _: None) -> None:
+        """Take ``steps`` after the warm-up, before which ``at_start`` is called; each of their batches is shown to ``at_step``."""
+        self.users, self._step, self._limit = 0, 0, WARM_UP_STEPS + steps
+        self._at_start, self._at_step = at_start, at_step
         with loop._deterministic(self.device):
             for epoch in range(1, 1_000_000):
                 try:
@@ -44,7 +49,9 @@ class SteppedRun(loop._Run):
             raise StepsDoneError
         if self._step == WARM_UP_STEPS:
             self._at_start()
-        self.users += len(batch.rows_B) if self._step >= WARM_UP_STEPS else 0
+        if self._step >= WARM_UP_STEPS:
+            self.users += len(batch.rows_B)
+            self._at_step(batch)
         self._step += 1
         return super()._losses(batch)
 
@@ -64,11 +71,34 @@ def seconds_per_user(run: SteppedRun, steps: int) -> float:
 
 
 def operations_per_user(run: SteppedRun, steps: int) -> float:
-    """Floating-point operations of all matrix products, forward and backward; a fused product and sum counts two."""
-    counter = FlopCounterMode(display=False)
-    run.take(steps, counter.__enter__)
-    counter.__exit__(None, None, None)
-    return counter.get_total_flops() / run.users
+    """Floating-point operations that the default network's step needs, see ``operations_of``."""
+    network, total = run._network, 0
+    assert isinstance(network, MacroMicroFusionNetwork), "the step of the paper preset is not counted"
+
+    def count(batch: Batch) -> None:
+        nonlocal total
+        total += operations_of(network, batch)
+
+    run.take(steps, at_step=count)
+    return total / run.users
+
+
+def operations_of(network: MacroMicroFusionNetwork, batch: Batch) -> int:
+    """Operations of the matrix products that a step needs, however it is computed: full cross-entropy, once forward and twice backward.
+
+    A product and its sum are two. Padding, what causality hides and what is computed a second time are not in it.
+    """
+    forward = _operations_of_view(network.macro, batch.macro_lengths_B) + _operations_of_view(network.micro, batch.micro_lengths_B)
+    forward += 2 * network.next_item.macro.weight.numel() * int(batch.micro_lengths_B.sum())
+    for catalogue, targets_BL in ((network.items, batch.targets_BL), (network.apps, batch.macro_ids_BL[:, 1:])):
+        forward += 2 * catalogue.weight[UNKNOWN + 1 :].numel() * int((targets_BL > UNKNOWN).sum())
+    return 3 * forward
+
+
+def _operations_of_view(encoder: ViewEncoder, lengths_B: Tensor) -> int:
+    weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, nn.Linear))
+    width, seen = encoder.embedding.ids.embedding_dim, int((lengths_B * (lengths_B + 1)).sum()) // 2
+    return 2 * weights * int(lengths_B.sum()) + 4 * width * len(encoder.layers) * seen
 
 
 def stepped_run(dataset: Dataset, network: NetworkConfig, training: TrainingConfig) -> SteppedRun:

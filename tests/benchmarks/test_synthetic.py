@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from benchmarks import scale, step, stepping
-from benchmarks.stepping import WARM_UP_STEPS, SteppedRun, operations_per_user, seconds_per_user, stepped_run
+from benchmarks.stepping import WARM_UP_STEPS, SteppedRun, operations_of, operations_per_user, seconds_per_user, stepped_run
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.dataset import Dataset
+from tests.batches import ANNA, NOBODY, batch_of, tiny_network
 
 SMALL = NetworkConfig(width=16, num_layers=1, num_heads=2, num_alignment_filters=2)
 
@@ -63,6 +64,16 @@ def test_operations_grow_with_the_width_of_the_products(folder: Path):
         stepped_run(Dataset.open(folder), SMALL.model_copy(update={"width": 32}), TrainingConfig(device="cpu", batch_size=32)), 1
     )
     assert 0 < narrow < wide
+
+
+def test_operations_are_those_of_the_events_the_targets_and_the_events_that_are_seen():
+    """Width 8, two layers, eight items and eight apps; Anna has 3 apps and 4 items, 2 and 3 of which are targets."""
+    network = tiny_network()
+    hidden = network.macro.layers[0].feed_forward[0].out_features
+    layers = 2 * (2 * (4 * 8 * 8 + 2 * 8 * hidden) * (3 + 4) + 4 * 8 * ((1 + 2 + 3) + (1 + 2 + 3 + 4)))
+    joined = 2 * 8 * 8 * 4
+    scores = 2 * 8 * 8 * (2 + 3)
+    assert operations_of(network, batch_of(ANNA, NOBODY)) == 3 * (layers + joined + scores)
 
 
 def test_the_seconds_of_the_steps_are_shared_by_their_users(folder: Path, monkeypatch: pytest.MonkeyPatch):

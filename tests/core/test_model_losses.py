@@ -8,11 +8,9 @@ import torch
 from torch.nn import functional
 
 from mfn_core.config import TrainingConfig
-from mfn_core.model import losses
 from mfn_core.model.losses import (
     activity_loss,
     attribute_loss,
-    catalogue_cross_entropy,
     joint_loss,
     mutual_information_loss,
     next_app_loss,
@@ -29,64 +27,6 @@ NAN = float("nan")
 def dense(scores: ItemScores) -> torch.Tensor:
     """The naive way: the scores of all items at all positions."""
     return scores.query_PD @ scores.weight_ND.T + scores.bias_N
-
-
-class TestCatalogueCrossEntropy:
-    @pytest.fixture(autouse=True)
-    def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Three positions of eleven items a chunk: seven positions take three chunks, the last one short."""
-        monkeypatch.setattr(losses, "_MAX_SCORES_PER_CHUNK", 3 * 11)
-
-    TARGETS = torch.tensor([0, 10, 3, 3, 7, 0, 5])
-
-    def factors(self, scale: float = 1.0) -> tuple[torch.Tensor, ...]:
-        """Queries of seven positions, weights and biases of eleven items."""
-        torch.manual_seed(0)
-        query_PD, weight_ND, bias_N = (torch.randn(size) for size in ((7, 4), (11, 4), (11,)))
-        return (scale * query_PD).requires_grad_(), weight_ND.requires_grad_(), bias_N.requires_grad_()
-
-    def naive(self, factors: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        query_PD, weight_ND, bias_N = factors
-        return functional.cross_entropy(query_PD @ weight_ND.T + bias_N, self.TARGETS)
-
-    def test_equals_the_naive_loss(self) -> None:
-        factors = self.factors()
-        torch.testing.assert_close(catalogue_cross_entropy(*factors, self.TARGETS), self.naive(factors))
-
-    def test_equals_the_naive_gradients_of_queries_items_and_biases(self) -> None:
-        factors = self.factors()
-        naive = torch.autograd.grad(3 * self.naive(factors), factors)
-        torch.testing.assert_close(torch.autograd.grad(3 * catalogue_cross_entropy(*factors, self.TARGETS), factors), naive)
-
-    @pytest.mark.parametrize("scale", [20.0, 50.0, 1000.0])
-    def test_survives_scores_beyond_the_range_of_exp(self, scale: float) -> None:
-        factors = self.factors(scale=scale)
-        loss, naive = catalogue_cross_entropy(*factors, self.TARGETS), self.naive(factors)
-        torch.testing.assert_close(loss, naive)
-        torch.testing.assert_close(torch.autograd.grad(loss, factors), torch.autograd.grad(naive, factors))
-
-    def test_without_positions_is_zero_with_zero_gradient(self) -> None:
-        query_PD, weight_ND, bias_N = self.factors()
-        loss = catalogue_cross_entropy(query_PD[:0], weight_ND, bias_N, torch.tensor([], dtype=torch.int64))
-        assert loss == 0
-        assert not any(gradient.any() for gradient in torch.autograd.grad(loss, (query_PD, weight_ND, bias_N)))
-
-    def test_under_autocast_stays_close(self) -> None:
-        factors = self.factors()
-        exact = self.naive(factors)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = catalogue_cross_entropy(*factors, self.TARGETS)
-        rounded = torch.autograd.grad(loss, factors)
-        assert loss.dtype == torch.float32
-        assert {gradient.dtype for gradient in rounded} == {torch.float32}
-        torch.testing.assert_close(loss, exact, rtol=0.01, atol=0)
-        torch.testing.assert_close(rounded, torch.autograd.grad(exact, factors), rtol=0.05, atol=0.005)
-
-    def test_needs_no_gradient_in_evaluation(self) -> None:
-        factors = self.factors()
-        with torch.no_grad():
-            loss = catalogue_cross_entropy(*factors, self.TARGETS)
-        torch.testing.assert_close(loss, self.naive(factors))
 
 
 @pytest.mark.parametrize("make", [tiny_network, tiny_paper_network], ids=["default", "paper"])
