@@ -45,6 +45,8 @@ from mfn_core.training.encoders import read_encoders
 from mfn_core.training.feed import feed
 from mfn_core.training.labels import learn_labels
 from mfn_core.training.progress import Progress, Stop, TrainingResult
+from mfn_core.training.sampling import sampling_of
+from mfn_core.training.step import Adam
 from mfn_core.training.validation import Validation, score, window_lengths
 
 _TRAIN = SPLITS.index("train")
@@ -115,10 +117,9 @@ class _Run:
         if isinstance(self._network, MacroMicroFusionNetwork):
             self._network.count(dataset.histories, dataset.held_out_B)
         self._network.to(self.device)
-        self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging)
-        self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self._sampling, tables = sampling_of(self._network, dataset, config, self.device)
+        self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging, tables)
+        self._adam = Adam(self._network, config, self._average, tables)
         self._data_digest = _digest(dataset)
         self._identity: dict[str, Any] = {
             "dataset": self._data_digest,
@@ -162,8 +163,8 @@ class _Run:
 
     def _losses(self, batch: Batch) -> Losses:
         if isinstance(self._network, MacroMicroFusionNetwork):
-            return sequence_loss(self._network, batch, self._config)
-        return joint_loss(self._network, batch, self._config)
+            return sequence_loss(self._network, batch, self._config, self._sampling)
+        return joint_loss(self._network, batch, self._config, self._sampling)
 
     def _learn_labels(self) -> dict[str, float]:
         """Teach the readers; every figure of the finished network."""
@@ -185,7 +186,7 @@ class _Run:
         if checkpoint is None:
             return
         self._network.load_state_dict(checkpoint.network)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._adam.load_state_dict(checkpoint.optimizer)
         self._average.load_state_dict(checkpoint.average)
         self._best_network = checkpoint.best_network
         self._history = list(checkpoint.history)
@@ -249,10 +250,7 @@ class _Run:
         for step, batch in enumerate(feed(self._collate, order, self.device), start=1):
             with self._autocast():
                 losses = self._losses(batch)
-            self._optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_clip)
-            self._optimizer.step()
+            self._adam.step(losses.total)
             self._average.update()
             window[step - read - 1] = _stacked(losses)
             is_due = self._is_report_due()
@@ -348,7 +346,7 @@ class _Run:
             Checkpoint(
                 identity=self._identity,
                 network=self._network.state_dict(),
-                optimizer=self._optimizer.state_dict(),
+                optimizer=self._adam.state_dict(),
                 average=self._average.state_dict(),
                 best_network=self._best_network,
                 history=tuple(self._history),
