@@ -1,5 +1,6 @@
-"""Cross-entropy over the whole catalogue at a fixed number of positions, of which some do not count: for a GPU, which must not be asked
-how many do.
+"""Cross-entropy over the whole catalogue at a fixed number of positions, of which some do not count.
+
+For a GPU: asking it how many do would make the host wait, and a captured step has shapes that depend on no value.
 """
 
 from typing import Any

@@ -10,19 +10,23 @@ The target is in every sample, so its own score is not corrected, and an acciden
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from mfn_core.model.encoder import product_dtype
 from mfn_core.schema import UNKNOWN
 
 # A step's time and memory with all entries grow in proportion to them: here to some ten times those of everything else in the network.
 _ALL_UP_TO = 2**18
 _NUM_NEGATIVES = 1024
 _FIRST_ENTRY = UNKNOWN + 1
+_COLUMN_STEP = 16  # widths of products are rounded up to it: what processors multiply at a time
 
 
 class NegativeSampler:
@@ -92,15 +96,71 @@ def sampled_cross_entropy(
         sampler: of this catalogue.
         counted_P: True at the positions that count. None: all of them.
     """
-    num_positions = len(target_P)
     entries_S, log_expected_S = sampler.draw()
-    rows = functional.embedding(torch.cat([target_P, entries_S]), weight_ND, sparse=sampler.is_sparse)
-    biases = bias_N[torch.cat([target_P, entries_S])]
-    own_P = (query_PD * rows[:num_positions]).sum(1).float() + biases[:num_positions]
-    scores_PS = (query_PD @ rows[num_positions:].T).float() + (biases[num_positions:] - log_expected_S)
-    # Not minus infinity: where all negatives are the target itself, its gradient would be no number.
-    others_P = scores_PS.masked_fill(target_P[:, None] == entries_S, torch.finfo(torch.float32).min).logsumexp(1)
-    losses_P = torch.logaddexp(own_P, others_P) - own_P
-    if counted_P is None:
-        return losses_P.sum() / max(num_positions, 1)
-    return (losses_P * counted_P).sum() / counted_P.sum().clamp(min=1)
+    entries = torch.cat([target_P, entries_S])
+    rows = functional.embedding(entries, weight_ND, sparse=sampler.is_sparse)
+    hit_PS = target_P.int()[:, None] == entries_S.int()
+    share_P = torch.full_like(target_P, 1 / max(len(target_P), 1), dtype=torch.float32)
+    if counted_P is not None:
+        share_P = counted_P / counted_P.sum().clamp(min=1)
+    return _SampledCrossEntropy.apply(query_PD, rows, bias_N[entries], log_expected_S, hit_PS, share_P)
+
+
+class _SampledCrossEntropy(torch.autograd.Function):
+    """Computes the gradients beside the loss, while the scores are at hand; all scores are relative to the target's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_PD: Tensor, rows_ED: Tensor, biases_E: Tensor, log_expected_S: Tensor, hit_PS: Tensor, share_P: Tensor
+    ) -> Tensor:
+        """Sum over the positions of share times loss; E = P + S entries, the targets and then the negatives."""
+        num_positions, width = query_PD.shape
+        dtype = product_dtype(query_PD)
+        with torch.autocast(query_PD.device.type, enabled=False):
+            query_PD = query_PD.float()
+            target_PD, negative_SD = rows_ED[:num_positions], rows_ED[num_positions:]
+            own_P = (query_PD * target_PD).sum(1) + biases_E[:num_positions]
+            one_P, one_S = torch.ones_like(own_P), torch.ones_like(log_expected_S)
+            queries_PK = _columns(query_PD, one_P, one_P, *_in_two(-own_P, dtype), dtype=dtype)
+            negatives_SK = _columns(negative_SD, *_in_two(biases_E[num_positions:] - log_expected_S, dtype), one_S, one_S, dtype=dtype)
+            scores_PS = (queries_PK @ negatives_SK.T).masked_fill_(hit_PS, -torch.inf)
+            highest_P1 = scores_PS.amax(1, keepdim=True).clamp_(min=0)
+            exponential_PS = scores_PS.sub_(highest_P1).exp_()
+            summed_PK = (exponential_PS @ negatives_SK).float()
+            own_exponential_P = (-highest_P1[:, 0].float()).exp()
+            normalizer_P = summed_PK[:, -1] + own_exponential_P
+            loss = ((normalizer_P.log() + highest_P1[:, 0].float()) * share_P).sum()
+            # d loss / d scores: the share of the exponentials, and for the target 1 less.
+            weight_P = share_P / normalizer_P
+            of_target_P = weight_P * own_exponential_P - share_P
+            weighted_PK = _columns(query_PD * weight_P[:, None], weight_P, dtype=dtype)
+            negative_gradient_SK = (exponential_PS.T @ weighted_PK).float()
+        ctx.save_for_backward(
+            weight_P[:, None] * summed_PK[:, :width] + of_target_P[:, None] * target_PD,
+            torch.cat([of_target_P[:, None] * query_PD, negative_gradient_SK[:, :width]]),
+            torch.cat([of_target_P, negative_gradient_SK[:, -1]]),
+        )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Scales the kept gradients."""
+        query, rows, biases = (grad_loss * gradient for gradient in ctx.saved_tensors)
+        return query, rows, biases, None, None, None
+
+
+def _in_two(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A number and what its rounding leaves: biases are as large as scores differ, and a product adds both in float32."""
+    rounded = values.to(dtype).to(values.dtype)
+    return rounded, values - rounded
+
+
+def _columns(matrix: Tensor, *columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrix, zeros up to a round width, and the further columns as the last ones."""
+    width = -(-(matrix.shape[1] + len(columns)) // _COLUMN_STEP) * _COLUMN_STEP
+    whole = matrix.new_zeros(len(matrix), width, dtype=dtype)
+    whole[:, : matrix.shape[1]] = matrix
+    for place, column in enumerate(reversed(columns), start=1):
+        whole[:, -place] = column
+    return whole

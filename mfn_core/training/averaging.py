@@ -20,7 +20,7 @@ class WeightAverage:
             have been told of before they changed.
     """
 
-    def __init__(self, network: nn.Module, decay: float, tables: Sequence[nn.Parameter] = ()) -> None:
+    def __init__(self, network: nn.Module, decay: float, tables: Sequence[Tensor] = ()) -> None:
         self._decay = decay
         self._updates = 0
         self._tables = list(tables) if decay else []

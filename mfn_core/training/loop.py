@@ -114,8 +114,10 @@ class _Run:
         self._validation = Validation(dataset, network_config, config)
         _seed_generators(config.seed, 0)
         self._network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
+        self._counted: frozenset[str] = frozenset()
         if isinstance(self._network, MacroMicroFusionNetwork):
             self._network.count(dataset.histories, dataset.held_out_B)
+            self._counted = self._network.counted_names  # as large as the items' tables, and the same in all epochs: never copied
         self._network.to(self.device)
         self._sampling, tables = sampling_of(self._network, dataset, config, self.device)
         self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging, tables)
@@ -219,7 +221,10 @@ class _Run:
             reached = score(figures)
             best = self._best(epoch, reached)
             if best[0] == epoch:
-                self._best_network = {name: tensor.to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+                self._best_network = {
+                    name: tensor if name in self._counted else tensor.to("cpu", copy=True)
+                    for name, tensor in self._network.state_dict().items()
+                }
         progress = Progress(
             phase="epoch",
             epoch=epoch,

@@ -8,7 +8,7 @@ A row that is not touched stands still, so its average nears it by a known facto
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class RowAverage:
@@ -44,7 +44,7 @@ class RowAverage:
         self._log_decay_N[rows] = self._log_decay
 
 
-def touched_rows(table: nn.Parameter) -> Tensor:
+def touched_rows(table: Tensor) -> Tensor:
     """The rows, each once, that a coalesced sparse gradient names."""
     assert table.grad is not None, "no step has touched the table"
     return table.grad.indices().squeeze(0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from mfn_core.config import TrainingConfig
 from mfn_core.data.dataset import Dataset
@@ -14,7 +14,7 @@ from mfn_core.model.sampled import NegativeSampler, Sampling, num_sampled
 from mfn_core.model.transitions import item_counts
 
 
-def sampling_of(network: Network, dataset: Dataset, config: TrainingConfig, device: torch.device) -> tuple[Sampling, list[nn.Parameter]]:
+def sampling_of(network: Network, dataset: Dataset, config: TrainingConfig, device: torch.device) -> tuple[Sampling, list[Tensor]]:
     """The samplers of a run, by the popularity in the events that are not held out, and the tables whose gradients are sparse.
 
     Sparse on a CPU without weight decay: passing over whole tables would take most of its time. A GPU passes over a million rows in a

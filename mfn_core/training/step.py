@@ -23,7 +23,7 @@ class Adam:
         tables: parameters whose gradients are sparse.
     """
 
-    def __init__(self, network: nn.Module, config: TrainingConfig, average: WeightAverage, tables: Sequence[nn.Parameter] = ()) -> None:
+    def __init__(self, network: nn.Module, config: TrainingConfig, average: WeightAverage, tables: Sequence[Tensor] = ()) -> None:
         by_row = {id(table) for table in tables}
         self._clip, self._average, self._tables = config.gradient_clip, average, list(tables)
         self._dense = [parameter for parameter in network.parameters() if id(parameter) not in by_row]
