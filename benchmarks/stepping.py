@@ -2,18 +2,18 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mfn_core.config import NetworkConfig, TrainingConfig
-from mfn_core.data.batch import Batch
 from mfn_core.data.dataset import Dataset
-from mfn_core.model.losses import Losses
 from mfn_core.training import loop
+from mfn_core.training.feed import Rows
 
 WARM_UP_STEPS = 4
 
@@ -26,12 +26,12 @@ class SteppedRun(loop._Run):
     """A run of the product that stops after some steps; the first of them are warm-up and not in ``users``."""
 
     users = 0
-    _step, _limit = 0, 0
+    _taken, _warm_up, _limit = 0, 0, 0
     _at_start: Callable[[], None] = staticmethod(lambda: None)
 
-    def take(self, steps: int, at_start: Callable[[], None]) -> None:
+    def take(self, steps: int, at_start: Callable[[], None], warm_up: int = WARM_UP_STEPS) -> None:
         """Take ``steps`` after the warm-up, before which ``at_start`` is called."""
-        self.users, self._step, self._limit, self._at_start = 0, 0, WARM_UP_STEPS + steps, at_start
+        self.users, self._taken, self._warm_up, self._limit, self._at_start = 0, 0, warm_up, warm_up + steps, at_start
         with loop._deterministic(self.device):
             for epoch in range(1, 1_000_000):
                 try:
@@ -39,17 +39,19 @@ class SteppedRun(loop._Run):
                 except StepsDoneError:
                     return
 
-    def _losses(self, batch: Batch) -> Losses:
-        if self._step == self._limit:
-            raise StepsDoneError
-        if self._step == WARM_UP_STEPS:
-            self._at_start()
-        self.users += len(batch.rows_B) if self._step >= WARM_UP_STEPS else 0
-        self._step += 1
-        return super()._losses(batch)
+    def _steps(self, order: Iterator[Rows]) -> Iterator[Tensor]:
+        listed = list(order)
+        for positions, losses in zip(listed, super()._steps(iter(listed)), strict=True):
+            self._taken += 1
+            self.users += len(positions) if self._taken > self._warm_up else 0
+            yield losses
+            if self._taken == self._warm_up:
+                self._at_start()
+            if self._taken == self._limit:
+                raise StepsDoneError
 
 
-def seconds_per_user(run: SteppedRun, steps: int) -> float:
+def seconds_per_user(run: SteppedRun, steps: int, warm_up: int = WARM_UP_STEPS) -> float:
     """Of training, batches included."""
     began = 0.0
 
@@ -58,7 +60,7 @@ def seconds_per_user(run: SteppedRun, steps: int) -> float:
         _finish(run.device)
         began = time.perf_counter()
 
-    run.take(steps, start)
+    run.take(steps, start, warm_up)
     _finish(run.device)
     return (time.perf_counter() - began) / run.users
 

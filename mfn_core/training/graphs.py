@@ -29,9 +29,16 @@ class ResidentSteps:
     def __init__(self, histories: ResidentHistories, step: Callable[[Batch, int], Tensor], device: torch.device) -> None:
         self._histories, self._device = histories, device
         self._take: Step = lambda shape, rows_B: step(histories.batch(rows_B, shape), shape.num_targets)
+        self._graphed: GraphedStep | None = None
         if device.type == "cuda":
             recorder = CudaRecorder(device)
-            self._take = recorder.on_stream(GraphedStep(self._take, recorder))
+            self._graphed = GraphedStep(self._take, recorder)
+            self._take = recorder.on_stream(self._graphed)
+
+    @property
+    def num_graphs(self) -> int:
+        """Shapes whose steps are replayed."""
+        return self._graphed.num_graphs if self._graphed else 0
 
     def __call__(self, batches_of_rows: Sequence[Rows]) -> Iterator[Tensor]:
         """A step per batch of users; the losses of each, valid until the next."""
@@ -63,6 +70,11 @@ class GraphedStep:
             self._try_to_record(shape, rows_B)
         replay = self._graphs.get(shape)
         return replay(rows_B) if replay else self._step(shape, rows_B)
+
+    @property
+    def num_graphs(self) -> int:
+        """Shapes whose steps are replayed."""
+        return len(self._graphs)
 
     def _try_to_record(self, shape: Shape, rows_B: Tensor) -> None:
         try:

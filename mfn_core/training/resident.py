@@ -123,7 +123,7 @@ def fits(dataset: Dataset, device: torch.device) -> bool:
     if needed <= free * _MOST_OF_FREE_MEMORY:
         return True
     _log.warning(
-        "the histories take %.1f GiB, more than half of the %.1f GiB free on the GPU: batches are sent to it one by one, without CUDA graphs",
+        "the histories take %.1f GiB, more than half of the %.1f GiB free on the GPU: batches are sent one by one, without CUDA graphs",
         needed / _GIB,
         free / _GIB,
     )
@@ -163,7 +163,7 @@ def _on(device: torch.device, view: ViewHistories, bounds: tuple[Rows, Rows]) ->
 
 def _whole(values: NDArray[np.integer], device: torch.device) -> Tensor:
     """The values, or one of no consequence where there are none to gather."""
-    return torch.from_numpy(np.ascontiguousarray(values) if len(values) else np.zeros(1, values.dtype)).to(device)
+    return torch.tensor(values if len(values) else np.zeros(1, values.dtype), device=device)
 
 
 def _rounded_up(length: int, longest: int) -> int:
