@@ -74,6 +74,15 @@ def test_a_row_that_is_not_touched_stands_still() -> None:
     assert moved.tolist() == [False, False, True, True]
 
 
+def test_the_average_takes_in_rows_that_stand_still_too() -> None:
+    run = Run(sparse=True)
+    expected = run.weights()["table.weight"]
+    for update, rows in enumerate([(0, 1), (2, 3), (2, 2), (0, 3)], start=1):
+        run.step(*rows)
+        expected.lerp_(run.weights()["table.weight"], 1 - min(CONFIG.averaging, (1 + update) / (10 + update)))
+    torch.testing.assert_close(run.averages()["table.weight"], expected)
+
+
 def test_it_goes_on_from_a_saved_state() -> None:
     straight, resumed = Run(sparse=True), Run(sparse=True)
     straight.step(1, 2)
