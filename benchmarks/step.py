@@ -1,10 +1,11 @@
 """How near a training step comes to what the machine can do: the product's loop, its operations counted.
 
     python -m benchmarks.step                   # this CPU: benchmarks/results/step.json
-    python -m benchmarks.step --device cuda     # a GPU: first that its step equals the CPU's, then benchmarks/results/gpu.json
+    python -m benchmarks.step --device cuda     # a GPU (gpu.py): first that its step equals the CPU's, then benchmarks/results/gpu.json
 
-Full cross-entropy over all items at every position. The roofline is what a matrix product of 4096 x 4096 reaches on this machine in the
-same type. Needs torch, numpy, pandas, pyarrow and pydantic alone; without a GPU the second says so and records nothing as measured.
+On the CPU full cross-entropy over all items at every position. The roofline is what a matrix product of 4096 x 4096 reaches on this
+machine in the same type. Needs torch, numpy, pandas, pyarrow and pydantic alone; without a GPU the second says so and records nothing as
+measured.
 """
 
 import argparse
@@ -15,15 +16,14 @@ from typing import Any
 
 import torch
 
+from benchmarks import gpu
 from benchmarks.record import in_process, write
 from benchmarks.stepping import operations_per_user, peak_operations_per_s, seconds_per_user, stepped_run
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.dataset import Dataset
-from mfn_core.training import loop
 
-_TOLERANCE = 1e-3  # relative, of the losses and of the gradient's norm in float32
-_GPU_BATCHES = (256, 4096)
+_GPU_BATCHES = (256, 1024, 4096, 8192)
 _LIBRARIES = ("torch", "numpy", "pyarrow")
 
 
@@ -54,19 +54,13 @@ def on_cpu(folder: Path, options: argparse.Namespace) -> None:
 
 
 def on_gpu(folder: Path, options: argparse.Namespace) -> None:
-    """Users a second at two batch sizes, after the GPU's step was held against the CPU's."""
-    figures: dict[str, float | None] = dict.fromkeys(
-        ("gpu_users_per_s_sampled_b256", "gpu_users_per_s_full_50k", "gpu_fraction_fused_roofline_b4096")
-    )
+    """Users a second by every way to take a step; nothing, where there is no GPU."""
+    figures: dict[str, float | None] = dict.fromkeys(gpu.FIGURES)
     rounds: dict[str, Any] = {}
+    notes: list[str] = []
     if torch.cuda.is_available():
-        rounds["equality"] = hold_against_cpu(folder, "cuda")
-        for batch_size in _GPU_BATCHES:
-            rounds[f"b{batch_size}"] = measure_step(str(folder), "cuda", "bfloat16", batch_size, options.steps, None)
-        figures["gpu_users_per_s_full_50k"] = rounds["b256"]["users_per_s"]
-        figures["gpu_fraction_fused_roofline_b4096"] = rounds["b4096"]["fraction"]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here: not measured"
-    write("gpu", figures, rounds, _LIBRARIES, [device, *_notes(options, "the network has no sampled loss: that figure is not measured")])
+        figures, rounds, notes = gpu.measure(folder, "cuda", options.budget, _GPU_BATCHES)
+    write("gpu", figures, rounds, _LIBRARIES, [*gpu.described(options), *notes])
 
 
 def measure_step(folder: str, device: Any, precision: Any, batch_size: int, steps: int, threads: int | None) -> dict[str, float]:
@@ -89,27 +83,6 @@ def measure_step(folder: str, device: Any, precision: Any, batch_size: int, step
     }
 
 
-def hold_against_cpu(folder: Path, device: Any) -> dict[str, float]:
-    """Losses and gradient norm of the first batch on the CPU and on the device, in float32 without dropout.
-
-    Raises:
-        AssertionError: they differ by more than the tolerance.
-    """
-    found: list[tuple[float, float]] = []
-    for place in ("cpu", device):
-        dataset = Dataset.open(folder)
-        run = stepped_run(dataset, NetworkConfig(dropout=0.0), TrainingConfig(device=place, precision="float32", batch_size=256))
-        run._network.eval()  # the readers of labels have a dropout of their own
-        batch = run._collate(torch.arange(256).numpy()).to(run.device)
-        losses = loop._Run._losses(run, batch)
-        losses.total.backward()
-        gradients = [parameter.grad.norm() for parameter in run._network.parameters() if parameter.grad is not None]
-        found.append((losses.total.item(), torch.stack([each.cpu() for each in gradients]).norm().item()))
-    errors = {name: abs(theirs - ours) / abs(ours) for name, ours, theirs in zip(("loss", "gradient"), *found, strict=True)}
-    assert max(errors.values()) <= _TOLERANCE, f"a step on {device} is not the CPU's: relative errors {errors}, limit {_TOLERANCE}"
-    return errors
-
-
 def _notes(options: argparse.Namespace, more: str) -> list[str]:
     return [
         f"{options.users} simulated users, {options.events} events in either view in the mean, {options.items} items; the default network, "
@@ -123,13 +96,14 @@ def _notes(options: argparse.Namespace, more: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--users", type=int, default=32_768)
     parser.add_argument("--events", type=int, default=50)
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--batch-size", type=int, default=256, help="on the CPU")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--budget", type=float, default=420.0, help="seconds on the GPU; ways that no time is left for are noted")
     return parser
 
 

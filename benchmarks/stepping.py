@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batch import Batch
+from mfn_core.data.batching import batches
 from mfn_core.data.dataset import Dataset
 from mfn_core.model.encoder import ViewEncoder
-from mfn_core.model.losses import Losses
 from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.sampled import EVERYTHING, Sampling
 from mfn_core.schema import UNKNOWN
 from mfn_core.training import loop
+from mfn_core.training.feed import Rows
 
 WARM_UP_STEPS = 4
 
@@ -29,14 +32,12 @@ class SteppedRun(loop._Run):
     """A run of the product that stops after some steps; the first of them are warm-up and not in ``users``."""
 
     users = 0
-    _step, _limit = 0, 0
+    _taken, _warm_up, _limit = 0, 0, 0
     _at_start: Callable[[], None] = staticmethod(lambda: None)
-    _at_step: Callable[[Batch], None] = staticmethod(lambda _: None)
 
-    def take(self, steps: int, at_start: Callable[[], None] = lambda: None, at_step: Callable[[Batch], None] = lambda _: None) -> None:
-        """Take ``steps`` after the warm-up, before which ``at_start`` is called; each of their batches is shown to ``at_step``."""
-        self.users, self._step, self._limit = 0, 0, WARM_UP_STEPS + steps
-        self._at_start, self._at_step = at_start, at_step
+    def take(self, steps: int, at_start: Callable[[], None], warm_up: int = WARM_UP_STEPS) -> None:
+        """Take ``steps`` after the warm-up, before which ``at_start`` is called."""
+        self.users, self._taken, self._warm_up, self._limit, self._at_start = 0, 0, warm_up, warm_up + steps, at_start
         with loop._deterministic(self.device):
             for epoch in range(1, 1_000_000):
                 try:
@@ -44,19 +45,19 @@ class SteppedRun(loop._Run):
                 except StepsDoneError:
                     return
 
-    def _losses(self, batch: Batch) -> Losses:
-        if self._step == self._limit:
-            raise StepsDoneError
-        if self._step == WARM_UP_STEPS:
-            self._at_start()
-        if self._step >= WARM_UP_STEPS:
-            self.users += len(batch.rows_B)
-            self._at_step(batch)
-        self._step += 1
-        return super()._losses(batch)
+    def _steps(self, order: Iterator[Rows]) -> Iterator[Tensor]:
+        listed = list(order)
+        for positions, losses in zip(listed, super()._steps(iter(listed)), strict=True):
+            self._taken += 1
+            self.users += len(positions) if self._taken > self._warm_up else 0
+            yield losses
+            if self._taken == self._warm_up:
+                self._at_start()
+            if self._taken == self._limit:
+                raise StepsDoneError
 
 
-def seconds_per_user(run: SteppedRun, steps: int) -> float:
+def seconds_per_user(run: SteppedRun, steps: int, warm_up: int = WARM_UP_STEPS) -> float:
     """Of training, batches included."""
     began = 0.0
 
@@ -65,33 +66,30 @@ def seconds_per_user(run: SteppedRun, steps: int) -> float:
         _finish(run.device)
         began = time.perf_counter()
 
-    run.take(steps, start)
+    run.take(steps, start, warm_up)
     _finish(run.device)
     return (time.perf_counter() - began) / run.users
 
 
 def operations_per_user(run: SteppedRun, steps: int) -> float:
-    """Floating-point operations that the default network's step needs, see ``operations_of``."""
-    network, total = run._network, 0
-    assert isinstance(network, MacroMicroFusionNetwork), "the step of the paper preset is not counted"
-
-    def count(batch: Batch) -> None:
-        nonlocal total
-        total += operations_of(network, batch)
-
-    run.take(steps, at_step=count)
-    return total / run.users
+    """Floating-point operations that the default network's step needs, see ``operations_of``; the mean over the first steps."""
+    assert isinstance(run._network, MacroMicroFusionNetwork), "the step of the paper preset is not counted"
+    order = batches(run._lengths, run._batch_size, seed=run._config.seed, epoch=1, shuffle=True)
+    taken = [run._collate(positions) for positions in islice(order, steps)]
+    return sum(operations_of(run._network, batch, run._sampling) for batch in taken) / sum(len(batch.rows_B) for batch in taken)
 
 
-def operations_of(network: MacroMicroFusionNetwork, batch: Batch) -> int:
-    """Operations of the matrix products that a step needs, however it is computed: full cross-entropy, once forward and twice backward.
+def operations_of(network: MacroMicroFusionNetwork, batch: Batch, sampling: Sampling = EVERYTHING) -> int:
+    """Operations of the matrix products that a step needs, however it is computed: once forward and twice backward.
 
     A product and its sum are two. Padding, what causality hides and what is computed a second time are not in it.
     """
     forward = _operations_of_view(network.macro, batch.macro_lengths_B) + _operations_of_view(network.micro, batch.micro_lengths_B)
     forward += 2 * network.next_item.macro.weight.numel() * int(batch.micro_lengths_B.sum())
-    for catalogue, targets_BL in ((network.items, batch.targets_BL), (network.apps, batch.macro_ids_BL[:, 1:])):
-        forward += 2 * catalogue.weight[UNKNOWN + 1 :].numel() * int((targets_BL > UNKNOWN).sum())
+    catalogues = ((network.items, sampling.items, batch.targets_BL), (network.apps, sampling.apps, batch.macro_ids_BL[:, 1:]))
+    for catalogue, sampler, targets_BL in catalogues:
+        num_scored = len(catalogue.weight) - (UNKNOWN + 1) if sampler is None else sampler.num_negatives + 1
+        forward += 2 * catalogue.weight.shape[1] * num_scored * int((targets_BL > UNKNOWN).sum())
     return 3 * forward
 
 

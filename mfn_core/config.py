@@ -97,6 +97,13 @@ class TrainingConfig(Config):
         description="Users per training step. Empty: a 48th of the users as a power of two, from 32 to the source's 256.",
     )
     evaluation_batch_size: int = Field(128, ge=1, le=65_536, description="Users per evaluation step.")
+    num_negatives: int | None = Field(
+        None,
+        ge=2,
+        le=65_536,
+        description="Items, and apps, that a training step scores beside the targets. Empty: all of them, and 1,024 of a catalogue of "
+        "more than 262,144. A catalogue that is no larger than the number is scored as a whole.",
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
     max_epochs: int = Field(30, ge=1, le=10_000, description="Upper limit of epochs.")

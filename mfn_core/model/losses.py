@@ -14,9 +14,11 @@ from mfn_core.config import TrainingConfig
 from mfn_core.data.batch import Batch
 from mfn_core.model.builder import Network
 from mfn_core.model.catalogue_loss import catalogue_cross_entropy
+from mfn_core.model.masked import masked_cross_entropy
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.outputs import Encoded
 from mfn_core.model.paper import PaperNetwork
+from mfn_core.model.sampled import EVERYTHING, NegativeSampler, Sampling, sampled_cross_entropy
 from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
@@ -35,19 +37,36 @@ class Losses:
     mutual_information: Tensor
 
 
-def sequence_loss(network: MacroMicroFusionNetwork, batch: Batch, config: TrainingConfig) -> Losses:
-    """What the encoders of the default network learn from: the next item and the next app, at all positions."""
+def sequence_loss(
+    network: MacroMicroFusionNetwork,
+    batch: Batch,
+    config: TrainingConfig,
+    sampling: Sampling = EVERYTHING,
+    num_targets: int | None = None,
+) -> Losses:
+    """What the encoders of the default network learn from: the next item and the next app, at all positions.
+
+    Args:
+        network: in training mode.
+        batch: of prefix ``train``.
+        config: weights of the losses.
+        sampling: which catalogues are sampled.
+        num_targets: at least the next items to learn in the batch; with it no shape depends on a value, and nothing waits for a GPU.
+            None: they are counted.
+    """
     encoded = network.encode(batch)
-    next_item = next_item_loss(network, encoded, batch)
-    next_app = next_app_loss(network, encoded, batch)
+    next_item = next_item_loss(network, encoded, batch, sampling.items, num_targets)
+    next_app = next_app_loss(network, encoded, batch, sampling.apps, None if num_targets is None else batch.macro_ids_BL.numel())
     none = torch.zeros_like(next_item)
     return Losses(next_item + config.next_app_weight * next_app, next_item, next_app, none, none, none)
 
 
-def joint_loss(network: PaperNetwork, batch: Batch, config: TrainingConfig) -> Losses:
-    """What all of the source's network learns from at once."""
+def joint_loss(
+    network: PaperNetwork, batch: Batch, config: TrainingConfig, sampling: Sampling = EVERYTHING, num_targets: int | None = None
+) -> Losses:
+    """What all of the source's network learns from at once; arguments as of ``sequence_loss``."""
     outputs = network(batch)
-    next_item = next_item_loss(network, outputs.encoded, batch)
+    next_item = next_item_loss(network, outputs.encoded, batch, sampling.items, num_targets)
     activity = activity_loss(outputs.activity_logits_B, batch.activity_B)
     attribute = attribute_loss(outputs.attribute_logits, batch.attributes_BA)
     both_views_B = (batch.macro_lengths_B > 0) & (batch.micro_lengths_B > 0)
@@ -63,25 +82,40 @@ def joint_loss(network: PaperNetwork, batch: Batch, config: TrainingConfig) -> L
     return Losses(total, next_item, torch.zeros_like(next_item), activity, attribute, mutual_information)
 
 
-def next_item_loss(network: Network, encoded: Encoded, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the next item over the whole catalogue, at every position that has one to learn.
+def next_item_loss(
+    network: Network, encoded: Encoded, batch: Batch, sampler: NegativeSampler | None = None, num_targets: int | None = None
+) -> Tensor:
+    """Mean cross-entropy of the next item over the whole catalogue, or a sample of it, at every position that has one to learn.
 
     PAD and UNKNOWN are neither targets nor rivals: positions with such a target are left out, and the softmax runs over
     the items from ``UNKNOWN + 1`` on.
     """
-    return _next_loss(lambda positions_P: network.next_item_scores(encoded, batch, positions_P), batch.targets_BL)
+    return _next_loss(lambda positions_P: network.next_item_scores(encoded, batch, positions_P), batch.targets_BL, sampler, num_targets)
 
 
-def next_app_loss(network: MacroMicroFusionNetwork, encoded: Encoded, batch: Batch) -> Tensor:
+def next_app_loss(
+    network: MacroMicroFusionNetwork, encoded: Encoded, batch: Batch, sampler: NegativeSampler | None = None, num_targets: int | None = None
+) -> Tensor:
     """The same of the next app, at every macro position but the last."""
     following_BL = functional.pad(batch.macro_ids_BL[:, 1:], (0, 1), value=PAD)
-    return _next_loss(lambda positions_P: network.next_app_scores(encoded, positions_P), following_BL)
+    return _next_loss(lambda positions_P: network.next_app_scores(encoded, positions_P), following_BL, sampler, num_targets)
 
 
-def _next_loss(scores_of: Callable[[Tensor], ItemScores], targets_BL: Tensor) -> Tensor:
+def _next_loss(
+    scores_of: Callable[[Tensor], ItemScores], targets_BL: Tensor, sampler: NegativeSampler | None, num_targets: int | None
+) -> Tensor:
     targets = targets_BL.flatten()
+    if num_targets is not None:
+        positions_P = (targets > UNKNOWN).byte().argsort(descending=True, stable=True)[:num_targets]
+        target_P, counted_P = targets[positions_P], targets[positions_P] > UNKNOWN
+        scores = scores_of(positions_P)
+        if sampler is None:
+            return masked_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, target_P, counted_P)
+        return sampled_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, target_P, sampler, counted_P)
     positions_P = torch.nonzero(targets > UNKNOWN).squeeze(1)
     scores = scores_of(positions_P)
+    if sampler is not None:
+        return sampled_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, targets[positions_P], sampler)
     return catalogue_cross_entropy(
         scores.query_PD, scores.weight_ND[_FIRST_ITEM:], scores.bias_N[_FIRST_ITEM:], targets[positions_P] - _FIRST_ITEM
     )

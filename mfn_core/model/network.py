@@ -170,6 +170,12 @@ class MacroMicroFusionNetwork(nn.Module):
         return ItemScores.plain(self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P]), self.apps.weight, self.apps.bias)
 
     @property
+    def counted_names(self) -> frozenset[str]:
+        """Names in the state dict of what ``count`` sets once and nothing learns."""
+        tables = {"successors": self.successors, "neighbours": self.neighbours}
+        return frozenset(f"{name}.{part}" for name, table in tables.items() for part in table.state_dict())
+
+    @property
     def label_readers(self) -> list[LabelReader]:
         """Of activity, then of each attribute."""
         return [reader for reader in self.readers if isinstance(reader, LabelReader)]

@@ -93,9 +93,15 @@ class Transitions(nn.Module):
 
 def item_shares(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: int) -> NDArray[np.float64]:
     """Share of each item in the events that are not held out, at least 1e-5."""
+    seen_N = item_counts(micro, held_out_B, num_items)
+    return np.maximum(seen_N / max(seen_N.sum(), 1), _LEAST_POPULARITY)
+
+
+def item_counts(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: int) -> NDArray[np.float64]:
+    """How many of the events that are not held out are of each item; 0 for PAD and UNKNOWN."""
     seen_N = np.bincount(micro.ids[_is_training(micro, held_out_B)], minlength=num_items).astype(np.float64)
     seen_N[: UNKNOWN + 1] = 0
-    return np.maximum(seen_N / max(seen_N.sum(), 1), _LEAST_POPULARITY)
+    return seen_N
 
 
 def _is_training(micro: ViewHistories, held_out_B: NDArray[np.int8]) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """From a dataset to the best weights: ``worker`` (the process) -> ``loop`` (epochs) -> ``labels``.
 
-An epoch goes through ``feed``, ``validation``, ``blending`` and ``checkpoint``; ``encoders`` takes over those of another run.
+An epoch goes through ``feed`` or, on a GPU, ``resident`` and ``graphs``, then ``validation``, ``blending`` and ``checkpoint``; a step
+through ``step`` and ``averaging``, with ``sampling`` and ``rows`` where a catalogue is large. ``encoders`` takes over those of another run.
 
 The folder of a run::
 

@@ -1,11 +1,13 @@
 """A moving average of the weights: what a falling learning rate gives, without knowing when the run will end."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from mfn_core.training.rows import RowAverage, touched_rows
 
 
 class WeightAverage:
@@ -14,13 +16,23 @@ class WeightAverage:
     Args:
         network: its parameters are read at every update.
         decay: of the average; early updates decay faster. 0: the average is the network itself.
+        tables: parameters whose gradients are sparse: an update takes in the rows that their gradients name, which ``catch_up`` must
+            have been told of before they changed.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self._parameters = list(network.parameters())
+    def __init__(self, network: nn.Module, decay: float, tables: Sequence[Tensor] = ()) -> None:
         self._decay = decay
         self._updates = 0
-        self._average = [parameter.detach().clone() for parameter in self._parameters] if decay else []
+        self._tables = list(tables) if decay else []
+        by_row = {id(table) for table in tables}
+        self._parameters = [parameter for parameter in network.parameters() if decay and id(parameter) not in by_row]
+        self._average: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters]
+        self._row_averages = [RowAverage(table) for table in self._tables]
+
+    def catch_up(self) -> None:
+        """Bring the average of the rows that are about to change up to date."""
+        for table, average in zip(self._tables, self._row_averages, strict=True):
+            average.catch_up(touched_rows(table))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -30,30 +42,37 @@ class WeightAverage:
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         get_ema_multi_avg_fn(decay)(self._average, [parameter.detach() for parameter in self._parameters], None)
+        for table, average in zip(self._tables, self._row_averages, strict=True):
+            average.update(touched_rows(table), decay)
 
     @contextmanager
     def applied(self) -> Generator[None]:
-        """The network has the averaged weights inside, its own again after."""
-        own = [parameter.detach().clone() for parameter in self._parameters] if self._decay else []
-        self._copy(self._average)
+        """The network has the averaged weights inside, its own again after: they change places, nothing is copied."""
+        averages = self._whole()
+        parameters = [*self._parameters, *self._tables]
+        own = [parameter.data for parameter in parameters]
+        for parameter, average in zip(parameters, averages, strict=True):
+            parameter.data = average
         try:
             yield
         finally:
-            self._copy(own)
+            for parameter, weights in zip(parameters, own, strict=True):
+                parameter.data = weights
 
     def state_dict(self) -> dict[str, list[Tensor] | int]:
         """What ``load_state_dict`` takes back."""
-        return {"average": self._average, "updates": self._updates}
+        return {"average": self._whole(), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, list[Tensor] | int]) -> None:
         """Go on from a saved state."""
         assert isinstance(state["average"], list)
         assert isinstance(state["updates"], int)
         self._updates = state["updates"]
-        for mine, saved in zip(self._average, state["average"], strict=True):
+        for mine, saved in zip(self._whole(), state["average"], strict=True):
             mine.copy_(saved)
 
-    @torch.no_grad()
-    def _copy(self, weights: list[Tensor]) -> None:
-        for parameter, weight in zip(self._parameters, weights, strict=False):
-            parameter.copy_(weight)
+    def _whole(self) -> list[Tensor]:
+        """The averages of all parameters, up to date."""
+        for average in self._row_averages:
+            average.catch_up()
+        return [*self._average, *(average.average_ND for average in self._row_averages)]

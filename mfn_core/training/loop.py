@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -43,8 +43,12 @@ from mfn_core.training.checkpoint import Checkpoint, load_checkpoint, save_check
 from mfn_core.training.device import pick_device, pick_precision
 from mfn_core.training.encoders import read_encoders
 from mfn_core.training.feed import feed
+from mfn_core.training.graphs import ResidentSteps
 from mfn_core.training.labels import learn_labels
 from mfn_core.training.progress import Progress, Stop, TrainingResult
+from mfn_core.training.resident import ResidentHistories, fits
+from mfn_core.training.sampling import sampling_of
+from mfn_core.training.step import Adam
 from mfn_core.training.validation import Validation, score, window_lengths
 
 _TRAIN = SPLITS.index("train")
@@ -112,13 +116,15 @@ class _Run:
         self._validation = Validation(dataset, network_config, config)
         _seed_generators(config.seed, 0)
         self._network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
+        self._counted: frozenset[str] = frozenset()
         if isinstance(self._network, MacroMicroFusionNetwork):
             self._network.count(dataset.histories, dataset.held_out_B)
+            self._counted = self._network.counted_names  # as large as the items' tables, and the same in all epochs: never copied
         self._network.to(self.device)
-        self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging)
-        self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self._sampling, tables = sampling_of(self._network, dataset, config, self.device)
+        self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging, tables)
+        self._adam = Adam(self._network, config, self._average, tables)
+        self._resident_steps = self._resident()
         self._data_digest = _digest(dataset)
         self._identity: dict[str, Any] = {
             "dataset": self._data_digest,
@@ -160,10 +166,31 @@ class _Run:
         _write_json(self._folder / RESULT, result.to_json())
         return result
 
-    def _losses(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch, num_targets: int | None = None) -> Losses:
         if isinstance(self._network, MacroMicroFusionNetwork):
-            return sequence_loss(self._network, batch, self._config)
-        return joint_loss(self._network, batch, self._config)
+            return sequence_loss(self._network, batch, self._config, self._sampling, num_targets)
+        return joint_loss(self._network, batch, self._config, self._sampling, num_targets)
+
+    def _step(self, batch: Batch, num_targets: int | None = None) -> Tensor:
+        """One step of Adam; the losses, in the order of their names. With ``num_targets`` nothing waits for the device."""
+        with self._autocast():
+            losses = self._losses(batch, num_targets)
+        self._adam.step(losses.total)
+        return torch.stack([getattr(losses, name).detach().float() for name in _LOSS_NAMES])
+
+    def _steps(self, order: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """A step for each batch of positions in the rows; the losses, valid until the next."""
+        if self._resident_steps is None:
+            yield from map(self._step, feed(self._collate, order, self.device))
+        else:
+            yield from self._resident_steps([self._rows[positions] for positions in order])
+
+    def _resident(self) -> ResidentSteps | None:
+        """Steps on a GPU that holds all histories; None: batches are collated on the host."""
+        if self.device.type != "cuda" or not fits(self._dataset, self.device):
+            return None
+        histories = ResidentHistories(self._dataset, self._network_config, self._activity_B, self._attributes_BA, self.device)
+        return ResidentSteps(histories, self._step, self.device)
 
     def _learn_labels(self) -> dict[str, float]:
         """Teach the readers; every figure of the finished network."""
@@ -185,7 +212,7 @@ class _Run:
         if checkpoint is None:
             return
         self._network.load_state_dict(checkpoint.network)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._adam.load_state_dict(checkpoint.optimizer)
         self._average.load_state_dict(checkpoint.average)
         self._best_network = checkpoint.best_network
         self._history = list(checkpoint.history)
@@ -218,7 +245,10 @@ class _Run:
             reached = score(figures)
             best = self._best(epoch, reached)
             if best[0] == epoch:
-                self._best_network = {name: tensor.to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+                self._best_network = {
+                    name: tensor if name in self._counted else tensor.to("cpu", copy=True)
+                    for name, tensor in self._network.state_dict().items()
+                }
         progress = Progress(
             phase="epoch",
             epoch=epoch,
@@ -246,15 +276,9 @@ class _Run:
         totals = np.zeros(len(_LOSS_NAMES))
         read = 0
         order = batches(self._lengths, self._batch_size, seed=self._config.seed, epoch=epoch, shuffle=True)
-        for step, batch in enumerate(feed(self._collate, order, self.device), start=1):
-            with self._autocast():
-                losses = self._losses(batch)
-            self._optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_clip)
-            self._optimizer.step()
+        for step, losses in enumerate(self._steps(order), start=1):
             self._average.update()
-            window[step - read - 1] = _stacked(losses)
+            window[step - read - 1] = losses
             is_due = self._is_report_due()
             if step - read == _WINDOW or step == self._num_steps or is_due:
                 totals += self._checked(window[: step - read].double().cpu().numpy(), epoch, read)
@@ -348,7 +372,7 @@ class _Run:
             Checkpoint(
                 identity=self._identity,
                 network=self._network.state_dict(),
-                optimizer=self._optimizer.state_dict(),
+                optimizer=self._adam.state_dict(),
                 average=self._average.state_dict(),
                 best_network=self._best_network,
                 history=tuple(self._history),
@@ -443,10 +467,6 @@ def _deterministic(device: torch.device) -> Generator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         switches.fill_uninitialized_memory = before[1]
-
-
-def _stacked(losses: Losses) -> Tensor:
-    return torch.stack([getattr(losses, name).detach().float() for name in _LOSS_NAMES])
 
 
 def _named(losses: NDArray[np.float64]) -> dict[str, float]:

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks import scale, step, stepping
+from benchmarks import scale, stepping
 from benchmarks.stepping import WARM_UP_STEPS, SteppedRun, operations_of, operations_per_user, seconds_per_user, stepped_run
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
@@ -54,7 +53,7 @@ def test_users_of_the_warm_up_are_not_counted(folder: Path):
     at_start = []
     run.take(2, lambda: at_start.append(run.users))
     assert at_start == [0]
-    assert run._step == WARM_UP_STEPS + 2
+    assert run._taken == WARM_UP_STEPS + 2
     assert 32 < run.users <= 64
 
 
@@ -80,25 +79,6 @@ def test_the_seconds_of_the_steps_are_shared_by_their_users(folder: Path, monkey
     run, clock = run_of(folder), iter([10.0, 16.0])
     monkeypatch.setattr(stepping, "time", SimpleNamespace(perf_counter=clock.__next__, monotonic=time.monotonic))
     assert seconds_per_user(run, 1) == 6.0 / run.users
-
-
-def test_a_step_equals_itself(folder: Path):
-    assert step.hold_against_cpu(folder, "cpu") == {"loss": 0.0, "gradient": 0.0}
-
-
-def test_a_step_of_other_weights_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    made = []
-
-    def changed(*arguments) -> SteppedRun:
-        made.append(stepped_run(*arguments))
-        if len(made) == 2:
-            with torch.no_grad():
-                made[1]._network.items.bias[2:5] += 1
-        return made[-1]
-
-    monkeypatch.setattr(step, "stepped_run", changed)
-    with pytest.raises(AssertionError, match="a step on cpu is not the CPU's"):
-        step.hold_against_cpu(folder, "cpu")
 
 
 def test_an_exponent_is_the_slope_between_the_largest_points():

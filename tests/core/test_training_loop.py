@@ -75,7 +75,15 @@ def same(weights, others):
     ],
 )
 def test_a_run_killed_after_any_epoch_goes_on_to_the_same_weights_bit_for_bit(tmp_path, network, epoch, precision):
-    training = TRAINING.model_copy(update={"max_epochs": 4, "precision": precision})
+    goes_on_to_the_same_weights(tmp_path, network, epoch, TRAINING.model_copy(update={"max_epochs": 4, "precision": precision}))
+
+
+@EITHER
+def test_so_does_one_whose_tables_are_updated_by_the_row(tmp_path, network):
+    goes_on_to_the_same_weights(tmp_path, network, 2, TRAINING.model_copy(update={"max_epochs": 4, "num_negatives": 6}))
+
+
+def goes_on_to_the_same_weights(tmp_path, network, epoch, training):
     train(DATASET, network, training, tmp_path / "whole", ignore)
     with pytest.raises(Killed):
         train(DATASET, network, training, tmp_path / "resumed", kill_after_epoch(epoch))
@@ -180,8 +188,11 @@ def test_next_items_of_test_users_are_learned_up_to_the_held_out_ones(tmp_path):
 
 
 @EITHER
-def test_training_lowers_the_loss(tmp_path, network):
-    training = TRAINING.model_copy(update={"max_epochs": 8, "patience": 8, "learning_rate": 0.01})
+@pytest.mark.parametrize("num_negatives", [None, 6], ids=["full", "sampled"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01], ids=["", "decay"])
+def test_training_lowers_the_loss(tmp_path, network, num_negatives, weight_decay):
+    update = {"max_epochs": 8, "patience": 8, "learning_rate": 0.01, "num_negatives": num_negatives, "weight_decay": weight_decay}
+    training = TRAINING.model_copy(update=update)
     result = train(DATASET, network, training, tmp_path, ignore)
     assert result.history[-1].losses["total"] < 0.95 * result.history[0].losses["total"]
 
@@ -293,8 +304,8 @@ def test_progress_is_told_within_an_epoch_and_while_labels_are_learned(tmp_path,
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path, monkeypatch, settings, name):
     steps, original = count(1), getattr(loop, name)
 
-    def diverging(network, batch, config):
-        losses = original(network, batch, config)
+    def diverging(*arguments):
+        losses = original(*arguments)
         return replace(losses, total=losses.total * (float("nan") if next(steps) == 7 else 1))
 
     monkeypatch.setattr(loop, name, diverging)

@@ -1,0 +1,175 @@
+"""All histories in the memory of the device, and batches gathered from them there: a step is told its users, nothing else."""
+
+import logging
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mfn_core.config import NetworkConfig
+from mfn_core.data.batch import Batch
+from mfn_core.data.dataset import Dataset
+from mfn_core.data.histories import ViewHistories
+from mfn_core.schema import PAD, UNKNOWN
+
+Rows = NDArray[np.int64]
+_LEAST_STEP = 8
+_STEPS_PER_DOUBLING = 4
+_TARGET_STEPS = 4
+_MOST_OF_FREE_MEMORY = 0.5
+_GIB = 2**30
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that the host needs to know of a batch: what no tensor's shape may ask the device for."""
+
+    num_users: int
+    macro_length: int
+    micro_length: int
+    num_targets: int  # at least the next items to learn
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view's events on the device, and where each user's window begins and ends."""
+
+    starts_U: Tensor
+    stops_U: Tensor
+    ids: Tensor
+    categories: Tensor
+    times: Tensor
+
+
+class ResidentHistories:
+    """Training batches as ``collate`` makes them with prefix ``train`` and the dataset's cut as query time, but for their padding.
+
+    Args:
+        dataset: whose histories are kept.
+        config: lengths of the windows.
+        activity_B: label per user, -1 where unlabelled.
+        attributes_BA: class per user and attribute, -1 where unlabelled.
+        device: where they are kept.
+    """
+
+    def __init__(
+        self, dataset: Dataset, config: NetworkConfig, activity_B: NDArray[np.int8], attributes_BA: NDArray[np.int32], device: torch.device
+    ) -> None:
+        macro, micro = dataset.histories.macro, dataset.histories.micro
+        held_U = dataset.held_out_B.astype(np.int64)
+        macro_bounds = _windows(macro, np.zeros_like(held_U), config.max_macro_length)
+        micro_bounds = _windows(micro, held_U, config.max_micro_length)
+        self._longest = config.max_macro_length, config.max_micro_length
+        self._macro_lengths_U, self._micro_lengths_U = (stops - starts for starts, stops in (macro_bounds, micro_bounds))
+        self._targets_U = _num_targets(micro, *micro_bounds)
+        self._cut = dataset.cut
+        self._macro, self._micro = _on(device, macro, macro_bounds), _on(device, micro, micro_bounds)
+        self._before = _whole(dataset.histories.macro_before, device)
+        self._macro_firsts_U = torch.from_numpy(macro.offsets[:-1]).to(device)
+        self._activity_U = torch.from_numpy(np.where(activity_B < 0, np.nan, activity_B).astype(np.float32)).to(device)
+        self._attributes_UA = torch.from_numpy(attributes_BA.astype(np.int64)).to(device)
+
+    def shape(self, rows: Rows) -> Shape:
+        """That of a batch of these users, each size rounded up: few shapes in all."""
+        longest_macro, longest_micro = self._longest
+        macro_length = _rounded_up(int(self._macro_lengths_U[rows].max()), longest_macro)
+        micro_length = _rounded_up(int(self._micro_lengths_U[rows].max()), longest_micro)
+        positions = len(rows) * micro_length
+        step = -(-positions // _TARGET_STEPS)
+        num_targets = min(positions, max(1, -(-int(self._targets_U[rows].sum()) // step)) * step)
+        return Shape(len(rows), macro_length, micro_length, num_targets)
+
+    def batch(self, rows_B: Tensor, shape: Shape) -> Batch:
+        """The batch of the users at these rows [B] on the device; no shape depends on a value, nothing waits for the device."""
+        macro, micro = _Window(self._macro, rows_B, shape.macro_length), _Window(self._micro, rows_B, shape.micro_length)
+        next_BL = micro.gather(self._micro.ids, ahead=1)
+        steps_L = torch.arange(shape.micro_length, device=rows_B.device)
+        is_target_BL = (steps_L < micro.lengths_B[:, None] - 1) & (next_BL != UNKNOWN)
+        met_BM = torch.full((len(rows_B), 1), PAD, dtype=torch.int32, device=rows_B.device)  # labels are learned from batches of the host
+        return Batch(
+            rows_B=rows_B,
+            macro_ids_BL=macro.gather(self._macro.ids),
+            macro_categories_BL=macro.gather(self._macro.categories),
+            macro_times_BL=macro.gather(self._macro.times),
+            macro_lengths_B=macro.lengths_B,
+            macro_met_BM=met_BM,
+            micro_ids_BL=micro.gather(self._micro.ids),
+            micro_categories_BL=micro.gather(self._micro.categories),
+            micro_times_BL=micro.gather(self._micro.times),
+            micro_lengths_B=micro.lengths_B,
+            micro_met_BM=met_BM,
+            asof_BL=self._asof(rows_B, macro, micro, steps_L),
+            targets_BL=next_BL.masked_fill(~is_target_BL, PAD),
+            query_time_B=torch.full_like(rows_B, self._cut),
+            activity_B=self._activity_U[rows_B],
+            attributes_BA=self._attributes_UA[rows_B],
+        )
+
+    def _asof(self, rows_B: Tensor, macro: "_Window", micro: "_Window", steps_L: Tensor) -> Tensor:
+        """As ``collate``'s: before the last event's successor, which is the query, come all app events."""
+        last_B1 = (micro.lengths_B - 1).clamp(min=0)[:, None]
+        first_B1 = self._macro_firsts_U[rows_B][:, None]
+        before_BL = micro.gather(self._before, ahead=1).scatter(1, last_B1, macro.stops_B[:, None] - first_B1)
+        asof_BL = before_BL - 1 - (macro.starts_B[:, None] - first_B1)
+        return asof_BL.masked_fill((steps_L > last_B1) | (asof_BL < 0), -1)
+
+
+def fits(dataset: Dataset, device: torch.device) -> bool:
+    """Whether a GPU has the memory to hold all histories beside a training; says so where it has not."""
+    views = (dataset.histories.macro, dataset.histories.micro)
+    arrays = [getattr(view, field.name) for view in views for field in fields(view)]
+    needed = sum(array.nbytes for array in [*arrays, dataset.histories.macro_before, dataset.attributes_BA])
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed <= free * _MOST_OF_FREE_MEMORY:
+        return True
+    _log.warning(
+        "the histories take %.1f GiB, more than half of the %.1f GiB free on the GPU: batches are sent one by one, without CUDA graphs",
+        needed / _GIB,
+        free / _GIB,
+    )
+    return False
+
+
+class _Window:
+    """The latest events of some users, right-padded to a given length."""
+
+    def __init__(self, view: _View, rows_B: Tensor, length: int) -> None:
+        self.starts_B, self.stops_B = view.starts_U[rows_B], view.stops_U[rows_B]
+        self.lengths_B = self.stops_B - self.starts_B
+        steps_L = torch.arange(length, device=rows_B.device)
+        self._is_event_BL = steps_L < self.lengths_B[:, None]
+        self._events_BL = self.starts_B[:, None] + steps_L
+
+    def gather(self, values: Tensor, ahead: int = 0) -> Tensor:
+        """Values of the events, or of those ``ahead`` positions later; 0 at padding."""
+        return values[(self._events_BL + ahead).clamp(max=len(values) - 1)].long() * self._is_event_BL
+
+
+def _windows(view: ViewHistories, held_out_U: Rows, max_length: int) -> tuple[Rows, Rows]:
+    stops_U = view.offsets[1:] - held_out_U
+    return np.maximum(view.offsets[:-1], stops_U - max_length), stops_U
+
+
+def _num_targets(micro: ViewHistories, starts_U: Rows, stops_U: Rows) -> Rows:
+    """Events of each user's window, but the first, that the vocabulary knows."""
+    known = np.append(0, np.cumsum(micro.ids != UNKNOWN))
+    return np.where(stops_U > starts_U, known[stops_U] - known[np.minimum(starts_U + 1, len(micro.ids))], 0)
+
+
+def _on(device: torch.device, view: ViewHistories, bounds: tuple[Rows, Rows]) -> _View:
+    starts_U, stops_U = (torch.from_numpy(bound).to(device) for bound in bounds)
+    return _View(starts_U, stops_U, *(_whole(values, device) for values in (view.ids, view.categories, view.times)))
+
+
+def _whole(values: NDArray[np.integer], device: torch.device) -> Tensor:
+    """The values, or one of no consequence where there are none to gather."""
+    return torch.tensor(values if len(values) else np.zeros(1, values.dtype), device=device)
+
+
+def _rounded_up(length: int, longest: int) -> int:
+    """Up to the next quarter of a power of two, at least by steps of 8; at least 1."""
+    step = max(_LEAST_STEP, 2 ** (max(length - 1, 1).bit_length() - 1) // _STEPS_PER_DOUBLING)
+    return min(max(-(-length // step) * step, 1), longest)

@@ -1,0 +1,189 @@
+"""When steps are recorded, and what happens where they cannot be; the recording itself needs a GPU."""
+
+import contextlib
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.model.builder import build_network
+from mfn_core.model.losses import joint_loss, sequence_loss
+from mfn_core.training import graphs, loop
+from mfn_core.training.graphs import GraphedStep, ResidentSteps
+from mfn_core.training.resident import ResidentHistories, Shape
+from mfn_core.training.sampling import sampling_of
+from tests.factories import patterned_dataset
+
+SHORT, LONG = Shape(2, 8, 8, 16), Shape(2, 8, 16, 32)
+ROWS = torch.tensor([3, 4])
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def record_early(monkeypatch):
+    monkeypatch.setattr(graphs, "_STEPS_BEFORE_RECORDING", 2)
+
+
+class Told:
+    """Who was asked for what, in order."""
+
+    def __init__(self):
+        self.calls = []
+
+    def step(self, shape, rows_B):
+        self.calls.append(("step", shape))
+        return rows_B
+
+    def record(self, step, rows_B):
+        self.calls.append(("record", rows_B.tolist()))
+
+        def replay(rows_B):
+            self.calls.append(("replay", rows_B.tolist()))
+            return rows_B
+
+        return replay
+
+
+def test_a_shape_is_recorded_after_some_steps_and_replayed_from_then_on():
+    told = Told()
+    take = GraphedStep(told.step, told.record)
+    for shape in (SHORT, SHORT, LONG, SHORT, SHORT, LONG):
+        take(shape, ROWS)
+    assert told.calls == [
+        ("step", SHORT), ("step", SHORT), ("step", LONG), ("record", [3, 4]), ("replay", [3, 4]), ("replay", [3, 4]), ("step", LONG),
+    ]  # fmt: skip
+
+
+def test_where_recording_fails_one_warning_says_why_and_every_step_is_taken(caplog):
+    told = Told()
+
+    def record(step, rows_B):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    take = GraphedStep(told.step, record)
+    with caplog.at_level(logging.WARNING):
+        for shape in (SHORT, SHORT, SHORT, LONG, LONG, LONG):
+            take(shape, ROWS)
+    assert told.calls == [("step", SHORT)] * 3 + [("step", LONG)] * 3
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "RuntimeError at Shape(num_users=2" in message
+    assert "operation not permitted when stream is capturing" in message
+
+
+DATASET = patterned_dataset()
+NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_length=6, num_alignment_filters=2, dropout=0.0)
+TRAINING = TrainingConfig(batch_size=16, device="cpu", precision="float32", weight_decay=0.01)
+
+
+def run_of(folder, network, training):
+    return loop._Run(DATASET, network, training, folder, lambda progress: None)
+
+
+def losses_of(run):
+    with loop._deterministic(run.device):
+        return [run._learn(epoch, 0.0) for epoch in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_run_on_resident_histories_learns_what_the_same_run_on_collated_batches_learns(tmp_path, preset):
+    network = NETWORK.model_copy(update={"preset": preset})
+    collated, resident = (run_of(tmp_path / name, network, TRAINING) for name in ("collated", "resident"))
+    histories = ResidentHistories(DATASET, network, resident._activity_B, resident._attributes_BA, CPU)
+    resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
+    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-4)
+
+
+def test_so_does_a_run_with_sampled_negatives(tmp_path):
+    training = TRAINING.model_copy(update={"num_negatives": 6})
+    collated, resident = (run_of(tmp_path / name, NETWORK, training) for name in ("collated", "resident"))
+    histories = ResidentHistories(DATASET, NETWORK, resident._activity_B, resident._attributes_BA, CPU)
+    resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
+    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-4)
+
+
+class NoAutocast(contextlib.nullcontext):
+    """The meta device has none."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__()
+
+
+@pytest.mark.parametrize("num_negatives", [None, 6], ids=["full", "sampled"])
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_step_off_the_cpu_reads_no_value_back_and_no_shape_depends_on_one(monkeypatch, preset, num_negatives):
+    monkeypatch.setattr(torch, "autocast", NoAutocast)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    meta = torch.device("meta")  # where there are no values: whatever asks for one fails
+    config = NETWORK.model_copy(update={"preset": preset, "dropout": 0.2})
+    network = build_network(config, DATASET.vocabularies, DATASET.attribute_classes).to(meta)
+    sampling, _ = sampling_of(network, DATASET, TRAINING.model_copy(update={"num_negatives": num_negatives}), meta)
+    histories = ResidentHistories(DATASET, config, DATASET.activity_B, DATASET.attributes_BA, meta)
+    rows = np.arange(16)
+    shape = histories.shape(rows)
+    batch = histories.batch(torch.from_numpy(rows).to(meta), shape)
+    loss_of = sequence_loss if preset == "default" else joint_loss
+    loss_of(network, batch, TRAINING, sampling, shape.num_targets).total.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+
+
+def test_every_user_is_learned_from_once_an_epoch():
+    class Histories:
+        def shape(self, rows):
+            return Shape(len(rows), 8, 8, 8)
+
+        def batch(self, rows_B, shape):
+            return rows_B.tolist(), shape.num_users
+
+    taken = []
+    steps = ResidentSteps(Histories(), lambda batch, num_targets: taken.append((batch, num_targets)) or torch.zeros(6), CPU)
+    assert len(list(steps([np.array([4, 2]), np.array([7])]))) == 2
+    assert taken == [(([4, 2], 2), 8), (([7], 1), 8)]
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def on_gpu(folder, **update):
+    return run_of(folder, NETWORK, TRAINING.model_copy(update={"device": "cuda", **update}))
+
+
+@needs_gpu
+def test_recorded_steps_learn_what_steps_without_a_graph_learn(tmp_path, monkeypatch):
+    recorded = on_gpu(tmp_path / "recorded")
+    first = losses_of(recorded)
+    assert recorded._resident_steps.num_graphs > 0
+    monkeypatch.setattr(graphs, "_STEPS_BEFORE_RECORDING", 1_000_000)
+    for ours, theirs in zip(first, losses_of(on_gpu(tmp_path / "plain")), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@needs_gpu
+def test_recorded_steps_draw_other_negatives_and_dropout_every_time(tmp_path):
+    run = run_of(tmp_path, NETWORK.model_copy(update={"dropout": 0.2}), TRAINING.model_copy(update={"device": "cuda", "num_negatives": 6}))
+    run._adam.step = lambda loss: loss.backward()  # the weights stay
+    rows = [run._rows[:16]] * 8
+    assert len({losses.cpu()[0].item() for losses in run._resident_steps(rows)}) == 8
+
+
+@needs_gpu
+def test_a_gpu_learns_what_a_cpu_learns(tmp_path):
+    for ours, theirs in zip(losses_of(on_gpu(tmp_path / "gpu")), losses_of(run_of(tmp_path / "cpu", NETWORK, TRAINING)), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@needs_gpu
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_step_on_a_gpu_never_waits_for_it(tmp_path, preset):
+    run = run_of(tmp_path, NETWORK.model_copy(update={"preset": preset}), TRAINING.model_copy(update={"device": "cuda"}))
+    rows = run._rows[:16]
+    steps = run._resident_steps([rows, rows])
+    next(steps)  # the optimizer makes its state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
