@@ -169,7 +169,7 @@ class NumberEncoding(nn.Module):
         self.edges_VE.copy_(torch.quantile(numbers_BX[:, : len(self.edges_VE)], shares_E, dim=0).T)
 
     def forward(self, numbers_BX: Tensor) -> Tensor:
-        """[B, X + V bins]; the first V of the X numbers are binned, an empty bin counts as half full. Of several scales: see ``joint.py``."""
+        """[B, X + V bins]; the first V of the X numbers are binned, an empty bin counts as half full. Several scales: ``joint.py``."""
         scores_BX = ((numbers_BX - self.mean_X) / self.deviation_X).clamp(-_FARTHEST, _FARTHEST)
         starts_VE, widths_VE = self.edges_VE[..., :-1], self.edges_VE.diff(dim=-1)
         filled_BVE = (numbers_BX[:, : starts_VE.shape[-2], None] - starts_VE) / widths_VE.clamp(min=1e-6)

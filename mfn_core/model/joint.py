@@ -6,15 +6,17 @@ larger reader. Axes beside those of ``experts.py``: Q labels; the three kinds of
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mfn_core.model.experts import CountExpert, NumberEncoding, Reading
-from mfn_core.model.reader import NUM_READINGS, LabelReader, Reader, log_blend
+from mfn_core.model.reader import NUM_READINGS, GatedExperts, LabelReader, Reader, log_blend
 
 _NUM_SPEAKING = 3
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class JointReaders:
@@ -45,7 +47,7 @@ class _LabelEnd:
     def __init__(self, label: LabelReader) -> None:
         counts, ids, experts, both = (_reader(label, kind) for kind in range(4))
         self._logits = _joint([reader.head[1] for reader in (counts, experts, both)])
-        self._ids = _joint([reader.ids for reader in (ids, both)], axis=1)
+        self._ids = _joint([each.ids for each in (ids, both) if each.ids is not None], axis=1)
         self._bias_311C = torch.stack([reader.bias for reader in (counts, experts, both)])[:, None, None]
         self._ids_bias_C = ids.bias.clone()
         self._blend_4 = label.blend_4.clone()
@@ -80,17 +82,17 @@ def _reader(label: LabelReader, kind: int) -> Reader:
     return reader
 
 
-def _joint_experts(readers: Sequence[Reader]) -> nn.Module:
+def _joint_experts(readers: Sequence[Reader]) -> GatedExperts:
     """Gated experts with the readings of all the readers, in their order."""
-    several = [reader.experts for reader in readers]
+    several = [reader.experts for reader in readers if reader.experts is not None]
     joint = _joint(several)
     joint.weights = nn.Parameter(torch.cat([each.weights for each in several], 1))
-    counts = [expert for each in several for expert in each.experts if isinstance(expert, CountExpert)]
-    joint.experts[0].encoding = _JointEncoding([each.encoding for each in counts])
+    counts = [expert for each in (joint, *several) for expert in each.experts if isinstance(expert, CountExpert)]
+    counts[0].add_module("encoding", _JointEncoding([each.encoding for each in counts[1:]]))
     return joint
 
 
-def _joint(modules: Sequence[nn.Module], axis: int = 0) -> nn.Module:
+def _joint(modules: Sequence[_Module], axis: int = 0) -> _Module:
     """A module whose parameters are those of all the modules, side by side."""
     joint = deepcopy(modules[0])
     for name, parameter in joint.named_parameters():
