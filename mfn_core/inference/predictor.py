@@ -47,6 +47,7 @@ class Predictor:
         self.bundle = bundle
         self.device = pick_device(device)
         self._network = bundle.network.to(self.device).eval()
+        self._outputs = self._network.settled()
 
     @classmethod
     def load(cls, folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
@@ -85,7 +86,7 @@ class Predictor:
         rows = np.arange(len(histories), dtype=np.int64) if rows is None else rows
         sink = _Sink(len(rows), self)
         for positions, batch in self._batches(histories, rows, "full", batch_size, query_time=query_time):
-            outputs = self._network(batch)
+            outputs = self._outputs(batch)
             sink.user_BD[positions] = _numpy(outputs.user_BD)
             sink.activity_B[positions] = _numpy(torch.sigmoid(outputs.activity_logits_B.float()))
             for name, logits in zip(self.bundle.attribute_classes, outputs.attribute_logits, strict=True):
@@ -149,7 +150,7 @@ class Predictor:
         rows = rows[both[rows]]
         total: NDArray[np.float64] | None = None
         for _, batch in self._batches(histories, rows, "full", batch_size, query_time=query_time):
-            part = _numpy(self._network(batch).alignment_BGK.double().sum(0))
+            part = _numpy(self._outputs(batch).alignment_BGK.double().sum(0))
             total = part if total is None else total + part
         return None if total is None else total / len(rows)
 

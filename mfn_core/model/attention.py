@@ -32,17 +32,30 @@ class SelfAttention(nn.Module):
         attend = attend_blockwise if states_BLD.device.type == "cpu" else attend_fused
         return self.output(attend(self.queries_keys_values(states_BLD), self.num_heads, position))
 
+    @torch.no_grad()
     def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
-        """What ``forward`` gives for one event of each user, [B, D], without what it computes for the others."""
+        """What ``forward`` gives for one event of each user, [B, D], without what it computes for the others, and without gradients.
+
+        The mean of values is the value of the mean state, so that no event's own value is computed.
+        """
         num_events, width = states_BLD.shape[1:]
-        weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
-        queries_BD = functional.linear(gather_event(states_BLD, event_B), weight[:width], bias[:width])
-        keys_values_BLX = functional.linear(states_BLD, weight[width:], bias[width:])
-        keys, values = keys_values_BLX.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        queries = position.of_event(queries_BD.unflatten(1, (self.num_heads, -1)), event_B)[:, :, None]
-        is_seen_BL = torch.arange(num_events, device=event_B.device) <= event_B[:, None]
-        attended = functional.scaled_dot_product_attention(queries, position(keys), values, attn_mask=is_seen_BL[:, None, None])
-        return self.output(attended.flatten(1))
+        weights, biases = self.queries_keys_values.weight.chunk(3), self.queries_keys_values.bias.chunk(3)
+        queries_BD = functional.linear(gather_event(states_BLD, event_B), weights[0], biases[0])
+        keys_BLHW = functional.linear(states_BLD, weights[1], biases[1]).unflatten(2, (self.num_heads, -1))
+        turned_BLHW = torch.empty_like(keys_BLHW)
+        cosines, sines = (turns[:num_events, None].to(keys_BLHW.dtype) for turns in (position.cosines_LW, position.sines_LW))
+        rotate_into(keys_BLHW, cosines, sines, turned_BLHW)
+        queries_BHW = position.of_event(queries_BD.unflatten(1, (self.num_heads, -1)), event_B)
+        is_own_HH1 = torch.eye(self.num_heads, dtype=queries_BHW.dtype, device=queries_BHW.device)[:, :, None]
+        # Every head's query over the width of all heads, zero at the others': keys stay where they are.
+        scores_BHL = (queries_BHW[:, :, None] * is_own_HH1).flatten(2) @ turned_BLHW.flatten(2).mT
+        is_later_BL = torch.arange(num_events, device=event_B.device) > event_B[:, None]
+        scale = (width // self.num_heads) ** -0.5
+        weights_BHL = (scale * scores_BHL).masked_fill(is_later_BL[:, None], -torch.inf).softmax(2)
+        mean_HBD = (weights_BHL.to(states_BLD.dtype) @ states_BLD).transpose(0, 1)
+        values_HDW = weights[2].unflatten(0, (self.num_heads, -1)).mT
+        attended_BD = (mean_HBD @ values_HDW).transpose(0, 1).flatten(1) + biases[2]
+        return self.output(attended_BD)
 
 
 def gather_event(states_BLD: Tensor, event_B: Tensor) -> Tensor:

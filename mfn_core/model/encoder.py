@@ -27,13 +27,21 @@ class TransformerLayer(nn.Module):
     def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
         """New states [B, L, D]."""
         states_BLD = self.dropout.added(states_BLD, self.attention(self.attention_norm(states_BLD), position))
-        return self.dropout.added(states_BLD, self.feed_forward(self.feed_forward_norm(states_BLD)))
+        return self.dropout.added(states_BLD, self._fed_forward(states_BLD))
 
     def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
         """The new state [B, D] of one event of each user, in evaluation."""
         assert not self.training, "nothing is dropped out here"
         state_BD = gather_event(states_BLD, event_B) + self.attention.of_event(self.attention_norm(states_BLD), event_B, position)
-        return state_BD + self.feed_forward(self.feed_forward_norm(state_BD))
+        return state_BD + self._fed_forward(state_BD)
+
+    def _fed_forward(self, states: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.feed_forward(self.feed_forward_norm(states))
+        widen, _, narrow = self.feed_forward
+        hidden = widen(self.feed_forward_norm(states))
+        # In place: the hidden layer is by far the largest tensor, and no gradient asks for what it was.
+        return narrow(torch.ops.aten.gelu_(hidden))
 
 
 class ViewEncoder(nn.Module):

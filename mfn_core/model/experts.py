@@ -169,12 +169,12 @@ class NumberEncoding(nn.Module):
         self.edges_VE.copy_(torch.quantile(numbers_BX[:, : len(self.edges_VE)], shares_E, dim=0).T)
 
     def forward(self, numbers_BX: Tensor) -> Tensor:
-        """[B, X + V bins]; the first V of the X numbers are binned, an empty bin counts as half full."""
+        """[B, X + V bins]; the first V of the X numbers are binned, an empty bin counts as half full. Several scales: ``joint.py``."""
         scores_BX = ((numbers_BX - self.mean_X) / self.deviation_X).clamp(-_FARTHEST, _FARTHEST)
-        starts_VE, widths_VE = self.edges_VE[:, :-1], self.edges_VE.diff(dim=1)
-        filled_BVE = (numbers_BX[:, : len(starts_VE), None] - starts_VE) / widths_VE.clamp(min=1e-6)
+        starts_VE, widths_VE = self.edges_VE[..., :-1], self.edges_VE.diff(dim=-1)
+        filled_BVE = (numbers_BX[:, : starts_VE.shape[-2], None] - starts_VE) / widths_VE.clamp(min=1e-6)
         centered_BVE = (filled_BVE.clamp(0, 1) - 0.5) * (widths_VE > 1e-6)
-        return torch.cat([scores_BX, centered_BVE.flatten(1)], 1)
+        return torch.cat([scores_BX, centered_BVE.flatten(-2)], -1)
 
 
 class CountExpert(nn.Module):

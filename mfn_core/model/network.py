@@ -4,8 +4,9 @@ The encoders learn what comes next in either view, the affinity which categories
 network of the source's figure, where one gate and one representation serve all, is ``paper.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
 from mfn_core.model.heads import CatalogueHead, NextItemQuery
+from mfn_core.model.joint import JointReaders
 from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
 from mfn_core.model.reader import NUM_READINGS, READING_WIDTH, Fusion, LabelReader, read, readers_of
 from mfn_core.model.scoring import ItemScores
@@ -96,11 +98,16 @@ class MacroMicroFusionNetwork(nn.Module):
         # u: both views' representations, and what each label's reader made of them.
         self.user_width = 2 * width + len(self.readers) * NUM_READINGS * READING_WIDTH
 
-    def forward(self, batch: Batch) -> Outputs:
-        """Represents B users; see ``next_item_scores`` for the recommendation task."""
+    def forward(self, batch: Batch, readers: JointReaders | None = None) -> Outputs:
+        """Represents B users; see ``next_item_scores`` for the recommendation task.
+
+        Args:
+            batch: the users.
+            readers: what speaks for this network's readers, where their weights stay as they are; see ``settled``.
+        """
         encoded = self.encode(batch)
         reading = read(self.evidence(encoded, batch), self.affinity)
-        activity, *attributes = (reader(reading) for reader in self.readers)
+        activity, *attributes = [reader(reading) for reader in self.readers] if readers is None else readers(reading)
         return Outputs(
             encoded=encoded,
             alignment_BGK=reading.affinity_BGK * reading.macro_share_BG[:, :, None] * reading.micro_share_BK[:, None, :],
@@ -110,6 +117,10 @@ class MacroMicroFusionNetwork(nn.Module):
             activity_logits_B=activity[0][:, 1] - activity[0][:, 0],
             attribute_logits=[log_probabilities for log_probabilities, _ in attributes],
         )
+
+    def settled(self) -> Callable[[Batch], Outputs]:
+        """The forward pass in evaluation, faster, by the readers' weights as they are now: for answers."""
+        return partial(self, readers=JointReaders(self.label_readers))
 
     def encode(self, batch: Batch) -> Encoded:
         """Both views; a view that is left out is as empty."""

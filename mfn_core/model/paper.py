@@ -5,7 +5,7 @@ which all of them train the encoders. The default network, ``network.py``, diffe
 by how much.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -99,6 +99,10 @@ class PaperNetwork(nn.Module):
             activity_logits_B=self.activity(user_BD).squeeze(1),
             attribute_logits=[head(user_BD) for head in self.attributes],
         )
+
+    def settled(self) -> Callable[[Batch], Outputs]:
+        """The forward pass in evaluation, for answers."""
+        return self
 
     def encode(self, batch: Batch) -> Encoded:
         """Both views; what the next item is scored from."""

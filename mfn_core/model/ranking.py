@@ -33,9 +33,11 @@ def target_ranks(scores: ItemScores, target_B: Tensor, seen_BL: Tensor | None) -
         target_score_B1 = scores_BN.gather(1, column_B1)
         _mask(scores_BN, seen_BL, rows)
         scores_BN.scatter_(1, column_B1, target_score_B1)
-        above_B = (~(scores_BN <= target_score_B1)).sum(1).float()
-        tied_B = ((scores_BN == target_score_B1).sum(1) - 1).clamp(min=0).float()
-        ranks.append(torch.where(target_B[rows] > UNKNOWN, above_B + tied_B / 2, float(len(scores.bias_N))))
+        num_items = scores_BN.shape[1]
+        # Compared in place and counted as floats, exact below 2^24 items: truth values would be summed as integers of eight bytes each.
+        above_B = num_items - scores_BN.clone().le_(target_score_B1).sum(1)
+        tied_B = (scores_BN.eq_(target_score_B1).sum(1) - 1).clamp(min=0)
+        ranks.append(torch.where(target_B[rows] > UNKNOWN, above_B + tied_B / 2, float(num_items)))
     return torch.cat(ranks)
 
 

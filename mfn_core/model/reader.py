@@ -147,13 +147,15 @@ class LabelReader(nn.Module):
     def forward(self, reading: Reading) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, classes], and the representation [B, R F] of the boldest reader without ids."""
         answers = [reader(reading) for reader in self.readers]
-        probabilities = [logits.float().softmax(2).mean(0) for logits, _ in answers]
-        blended = sum(
-            (share * each for share, each in zip(self.blend_4, probabilities, strict=True)), start=torch.zeros_like(probabilities[0])
-        )
         fused = answers[2][1]
         assert fused is not None
-        return blended.clamp(min=torch.finfo(torch.float32).tiny).log(), fused.transpose(0, 1).flatten(1)
+        return log_blend(self.blend_4, [logits.float().softmax(2).mean(0) for logits, _ in answers]), fused.transpose(0, 1).flatten(1)
+
+
+def log_blend(shares_4: Tensor, probabilities: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the blend of the four readers' probabilities [B, classes]; finite where no reader sees a chance."""
+    blended_BC = (shares_4[:, None, None] * torch.stack(list(probabilities))).sum(0)
+    return blended_BC.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def read(evidence: Evidence, affinity: CategoryAffinity, *, thin: bool = False) -> Reading:

@@ -1,0 +1,63 @@
+"""All readers as one: what they say of every label is what each says alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from mfn_core.model.joint import JointReaders
+from mfn_core.model.network import MacroMicroFusionNetwork
+from mfn_core.model.reader import Fusion
+from tests.batches import ANNA, BORIS, EVERYBODY, batch_of, tiny_network
+
+FUSIONS = {
+    "all": Fusion(product=True, alignment=True, gate=True, num_filters=3),
+    "no gate": Fusion(product=True, alignment=True, gate=False, num_filters=3),
+    "no product": Fusion(product=False, alignment=True, gate=True, num_filters=3),
+}
+
+
+def taught(fusion: Fusion = FUSIONS["all"]) -> MacroMicroFusionNetwork:
+    """Readers of 2, 2 and 3 classes, no two of whose numbers are alike, nor their scales and shares."""
+    network = tiny_network(fusion=fusion)
+    torch.manual_seed(0)
+    for tensor in network.readers.parameters():
+        nn.init.normal_(tensor, std=0.2)
+    for name, tensor in network.readers.named_buffers():
+        if "edges" in name:
+            tensor.copy_(torch.rand_like(tensor).cumsum(-1))
+        elif "blend" in name:
+            tensor.copy_(torch.rand(4).softmax(0))
+        else:
+            tensor.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_label_is_told_what_its_own_readers_tell(fusion: str) -> None:
+    network, batch = taught(FUSIONS[fusion]), batch_of(*EVERYBODY)
+    with torch.no_grad():
+        alone, joint = network(batch), network.settled()(batch)
+    torch.testing.assert_close(joint.activity_logits_B, alone.activity_logits_B)
+    assert [logits.shape for logits in joint.attribute_logits] == [(5, 2), (5, 3)]
+    for ours, theirs in zip(joint.attribute_logits, alone.attribute_logits, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(joint.user_BD, alone.user_BD)
+
+
+@torch.no_grad()
+def test_a_settled_network_answers_by_the_weights_it_had() -> None:
+    network, batch = taught(), batch_of(ANNA, BORIS)
+    settled = network.settled()
+    before = settled(batch).activity_logits_B
+    for tensor in network.readers.parameters():
+        tensor.add_(1)
+    assert torch.equal(settled(batch).activity_logits_B, before)
+
+
+def test_the_readers_are_left_as_they_were() -> None:
+    network = taught()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    JointReaders(network.label_readers)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
