@@ -70,17 +70,15 @@ def read_parquet(connection: Backend, uris: Sequence[str], *, with_origin: bool 
     # Ibis does not see these columns: a number for a file is cheaper to carry, and to join on, than its name.
     name = f"files_{uuid.uuid4().hex}"
     files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
-    connection.raw_sql(
-        f"CREATE TEMP VIEW {name} AS SELECT *, {FILE}::BIGINT AS {FILE}, {ROW_NUMBER} FROM read_parquet([{files}], hive_partitioning=false)"
-    )
+    rows = f"read_parquet([{files}], hive_partitioning=false)"
+    connection.raw_sql(f"CREATE TEMP VIEW {name} AS SELECT *, {FILE}::BIGINT AS {FILE}, {ROW_NUMBER} FROM {rows}")  # noqa: S608  # quoted above
     return connection.table(name)
 
 
 def paths(uris: Sequence[str]) -> Table:
     """The name (``PATH``) of every ``FILE`` of ``read_parquet``."""
-    return ibis.memtable(
-        [{FILE: number, PATH: uri} for number, uri in enumerate(uris)], schema=ibis.schema({FILE: "int64", PATH: "string"})
-    )
+    rows = [{FILE: number, PATH: uri} for number, uri in enumerate(uris)]
+    return ibis.memtable(rows, schema=ibis.schema({FILE: "int64", PATH: "string"}))
 
 
 def row_hash(table: Table, columns: Sequence[str]) -> IntegerColumn:

@@ -148,7 +148,7 @@ def _check_names(footer: Footer) -> None:
     taken = sorted({engine.FILE, engine.ROW_NUMBER} & set(footer.schema.names))
     if taken:
         raise SchemaError(
-            f"{footer.uri}: column {taken[0]} has a name that the engine gives to the origin of a row; rename it in the source"
+            f"{footer.uri}: column {taken[0]} has the name that the engine gives to the origin of a row; rename it in the source"
         )
 
 

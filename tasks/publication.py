@@ -202,16 +202,13 @@ def _merged(
     """The distinct rows of days of several contributions: read from their files, those of this run from where they lie aside."""
     if not days:
         return
-    origins = [
-        (
-            str(paths[name, day.day]) if name in day.fresh else storage.join(curated.partition_uri(settings, log, day.day), each.file),
-            name,
-            day,
-        )
-        for day in days
-        for name, each in day.contributions.items()
-    ]
-    rows = log_rows.curated_rows(connection, log, [(uri, name, day.day) for uri, name, day in origins])
+    origins: list[tuple[str, str, date]] = []
+    for day in days:
+        published = curated.partition_uri(settings, log, day.day)
+        for name, each in day.contributions.items():
+            uri = str(paths[name, day.day]) if name in day.fresh else storage.join(published, each.file)
+            origins.append((uri, name, day.day))
+    rows = log_rows.curated_rows(connection, log, origins)
     primary = {(day.day, day.primary) for day in days}
     is_primary = ibis.or_(*((rows[DAY] == day) & (rows[SOURCE] == name) for day, name in primary))
     is_late = (rows[SOURCE] != FIRST_LOAD) & (rows[SOURCE] != ibis.literal(f"{PARTITION}=") + rows[DAY].cast("string"))

@@ -44,8 +44,9 @@ def runs(batches: Iterable[pa.RecordBatch], columns: Sequence[str], hash_column:
             cut = int(starts[-1])
             if cut:
                 yield Runs(held.slice(0, cut), starts[:-1])
-            batch = pa.concat_batches([held.slice(cut), batch])
-        held = batch
+            held = pa.concat_batches([held.slice(cut), batch])
+        else:
+            held = batch
     if held is not None:
         yield Runs(held, _starts(held, columns, hash_column))
 
@@ -73,11 +74,7 @@ def _equal(left: pa.Array, right: pa.Array) -> NDArray[np.bool_]:
     if left.null_count and right.null_count:
         equal |= _booleans(left.is_null()) & _booleans(right.is_null())
     if pa.types.is_floating(left.type):
-        equal |= (
-            _booleans(left.is_null(nan_is_null=True))
-            & _booleans(right.is_null(nan_is_null=True))
-            & (_booleans(left.is_null()) == _booleans(right.is_null()))
-        )
+        equal |= _booleans(pc.fill_null(pc.and_(pc.is_nan(left), pc.is_nan(right)), False))
     return equal
 
 
