@@ -206,10 +206,9 @@ def _write_shards(
     names = tuple(facts.attribute_classes)
     with tempfile.TemporaryDirectory(dir=settings.scratch) as aside:
         drafts = Path(aside)
-        users = events.number_users(population.user_ids)
+        coded = events.encode(population.user_ids, draft, facts.cut)
         for number, part in population.shards():
-            tables = [events.histories_of(view, users, population.user_ids, part, facts.cut) for view in LOGS]
-            histories = build_histories(*tables, population.user_ids[part], draft, is_sorted=True)
+            histories = build_histories(*(coded.of_users(view, part) for view in LOGS), population.user_ids[part], draft)
             is_active_B = population.activity_time_B[part] != MISSING
             shard = Shard(
                 histories=histories,

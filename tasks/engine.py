@@ -9,15 +9,14 @@ import ibis
 from fsspec.core import url_to_fs
 from ibis.backends.duckdb import Backend
 from ibis.expr import datatypes as dt
-from ibis.expr.types import IntegerColumn, Table
+from ibis.expr.types import DateValue, IntegerColumn, Table, TimestampValue
 
 from tasks.settings import Settings
 
 NAME = "duckdb"
-FILE = "_file"
+FILE = "file_index"
 ROW_NUMBER = "file_row_number"
-_FIELD_SEPARATOR = "\x1f"
-_NULL = "\x1e"
+PATH = "_file"
 
 
 @contextmanager
@@ -41,13 +40,23 @@ def connect(settings: Settings) -> Iterator[Backend]:
         shutil.rmtree(spill, ignore_errors=True)
 
 
+@contextmanager
+def beside(connection: Backend) -> Iterator[Backend]:
+    """A second connection to the same database, under the same memory limit: for one more thread."""
+    other = ibis.duckdb.from_connection(connection.con.cursor())
+    try:
+        yield other
+    finally:
+        other.disconnect()
+
+
 def read_parquet(connection: Backend, uris: Sequence[str], *, with_origin: bool = False) -> Table:
     """The rows of Parquet files of one schema.
 
     Args:
         connection: of ``connect``.
         uris: local paths or fsspec URIs; at least one.
-        with_origin: adds the file (``FILE``) and the position in it (``ROW_NUMBER``, from 0) of every row.
+        with_origin: adds the file (``FILE``, its position in ``uris``) and the position in it (``ROW_NUMBER``, from 0) of every row.
     """
     assert uris, "read_parquet needs at least one file"
     filesystem, _ = url_to_fs(uris[0])
@@ -56,20 +65,47 @@ def read_parquet(connection: Backend, uris: Sequence[str], *, with_origin: bool 
         uris = [url_to_fs(uri)[1] for uri in uris]
     elif not connection.con.filesystem_is_registered(protocol):
         connection.con.register_filesystem(filesystem)
-    origin = {"filename": FILE, ROW_NUMBER: True} if with_origin else {}
-    return connection.read_parquet(list(uris), hive_partitioning=False, **origin)
+    if not with_origin:
+        return connection.read_parquet(list(uris), hive_partitioning=False)
+    # Ibis does not see these columns: a number for a file is cheaper to carry, and to join on, than its name.
+    name = f"files_{uuid.uuid4().hex}"
+    files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
+    rows = f"read_parquet([{files}], hive_partitioning=false)"
+    connection.raw_sql(f"CREATE TEMP VIEW {name} AS SELECT *, {FILE}::BIGINT AS {FILE}, {ROW_NUMBER} FROM {rows}")  # noqa: S608  # quoted above
+    return connection.table(name)
+
+
+def paths(uris: Sequence[str]) -> Table:
+    """The name (``PATH``) of every ``FILE`` of ``read_parquet``."""
+    rows = [{FILE: number, PATH: uri} for number, uri in enumerate(uris)]
+    return ibis.memtable(rows, schema=ibis.schema({FILE: "int64", PATH: "string"}))
 
 
 def row_hash(table: Table, columns: Sequence[str]) -> IntegerColumn:
-    """64 bits of MD5 over the columns of each row.
+    """64 bits over the columns of each row.
 
-    The sum over rows is a digest of the content that does not depend on their order. MD5 because DuckDB's own ``hash``
-    may change between its versions.
+    The sum over distinct rows is a digest of the content that does not depend on their order. The engine's own hash, because MD5 of
+    the row as text takes longer than reading and sorting it. A later DuckDB may hash otherwise: days that are read again are then said
+    to have changed, once (``tests/tasks/test_engine.py`` notices).
     """
-    fields = [ibis.coalesce(table[name].cast("string"), _NULL) for name in columns]
-    return _md5_number_lower(ibis.literal(_FIELD_SEPARATOR).join(fields))
+    return _hash(ibis.struct({name: table[name] for name in columns}))
 
 
-@ibis.udf.scalar.builtin(name="md5_number_lower")
-def _md5_number_lower(text: dt.string) -> dt.uint64:  # type: ignore[empty-body]  # the engine has the body
-    """Ibis has MD5 as a hex string only."""
+def utc_day(time: TimestampValue) -> DateValue:
+    """The UTC day of an instant; by way of microseconds, since a cast asks the calendar of a time zone for every row."""
+    return _make_timestamp(_epoch_us(time)).date()
+
+
+@ibis.udf.scalar.builtin(name="hash")
+def _hash(row) -> dt.uint64:  # type: ignore[empty-body]  # the engine has the body
+    """Ibis casts it to a signed number by way of bits."""
+
+
+@ibis.udf.scalar.builtin(name="epoch_us")
+def _epoch_us(time: dt.Timestamp("UTC")) -> dt.int64:  # type: ignore[empty-body]
+    """Microseconds since 1970."""
+
+
+@ibis.udf.scalar.builtin(name="make_timestamp")
+def _make_timestamp(microseconds: dt.int64) -> dt.timestamp:  # type: ignore[empty-body]
+    """A time without a zone."""

@@ -20,6 +20,7 @@ from tasks import curated, engine
 from tasks.manifest import Manifest
 
 _ROW = "row"
+_CODES = {"id": "id_code", "category": "category_code"}
 _MICROSECONDS = 1_000_000
 
 Ints = NDArray[np.int64]
@@ -27,27 +28,29 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Events:
-    """Both logs of a range of days, loaded once: thousands of daily files are opened a single time."""
+    """Both logs of a range of days, with the first and last event of every user."""
 
     connection: Backend
     logs: Mapping[View, Table]
+    users: Mapping[View, Table]
 
     @classmethod
     def load(cls, connection: Backend, partitions: Mapping[View, list[Manifest]]) -> "Events":
         """The rows of curated partitions."""
-        return cls(connection, {view: _load(connection, view, found) for view, found in partitions.items()})
+        logs = {view: _load(connection, view, found) for view, found in partitions.items()}
+        return cls(connection, logs, {view: _users(connection, view, log) for view, log in logs.items()})
 
     def last_time(self) -> int:
         """Time of the last event of either log, in seconds UTC."""
-        lasts = [_seconds(log.agg(last=log[EVENT_TIME].max()).to_pyarrow()["last"]) for log in self.logs.values()]
+        lasts = [_seconds(users.agg(last=users.last_event.max()).to_pyarrow()["last"]) for users in self.users.values()]
         return int(np.max(lasts))
 
     def user_spans(self, cut: int | None) -> tuple[Ints, Ints]:
         """First event of each user in either log, and the micro event that ``choose_window`` asks for."""
-        micro = self.logs["micro"]
         if cut is None:
-            chosen = micro.group_by(USER_ID).agg(micro_event=micro[EVENT_TIME].max())
+            chosen = self.users["micro"].select(USER_ID, micro_event="last_event")
         else:
+            micro = self.logs["micro"]
             later = micro.filter(micro[EVENT_TIME] >= _timestamp(cut))
             chosen = later.group_by(USER_ID).agg(micro_event=later[EVENT_TIME].min())
         users = self._first_events()
@@ -76,46 +79,88 @@ class Events:
         """Every token before the cut, held-out ones too: a coding to count in, never kept."""
         drafts = {}
         for view, log in LOGS.items():
+            pairs = pa.table({log.id: pa.array([], pa.string()), log.category: pa.array([], pa.string())})
+            if view in self.logs:
+                pairs = self._before(view, cut).select(log.id, log.category).distinct().to_pyarrow()
             for part, column in (("id", log.id), ("category", log.category)):
-                tokens = pa.array([], pa.string())
-                if view in self.logs:
-                    tokens = self._before(view, cut).select(column).distinct().to_pyarrow()[column].combine_chunks()
+                tokens = pc.unique(pairs[column])
                 drafts[f"{view}_{part}"] = Vocabulary.fit(tokens, np.ones(len(tokens), np.int64))
         return Vocabularies(**drafts)
 
-    def number_users(self, user_ids: NDArray[np.object_]) -> Table:
-        """The users with their rows in the dataset, as ``histories_of`` joins them."""
-        rows = pa.table({USER_ID: pa.array(user_ids, pa.string()), _ROW: pa.array(np.arange(len(user_ids)))})
-        return self.connection.create_table("population", rows, temp=True)
+    def encode(self, user_ids: NDArray[np.object_], vocabularies: Vocabularies, cut: int) -> "CodedEvents":
+        """The events before the cut in numbers, so that they are joined and carried as text only once.
 
-    def histories_of(self, view: View, users: Table, user_ids: NDArray[np.object_], part: slice, cut: int) -> pa.Table | None:
-        """One view's events before the cut of the users in rows ``part``, in the order of histories; None without that log."""
-        if view not in self.logs:
-            return None
-        log = LOGS[view]
-        members = users.filter((users[_ROW] >= part.start) & (users[_ROW] < part.stop))
-        # Category last: rows that differ in nothing else still come in the same order on every run.
-        order = [_ROW, EVENT_TIME, SEQ_NO, log.id, log.category]
-        joined = self._before(view, cut).inner_join(members, USER_ID)
-        found = joined.order_by(order).select(_ROW, log.id, log.category, EVENT_TIME).to_pyarrow()
-        owners = pc.subtract(found[_ROW].combine_chunks(), part.start)
-        named = pa.DictionaryArray.from_arrays(owners, pa.array(user_ids[part], pa.string()))
-        return found.drop_columns([_ROW]).append_column(USER_ID, named)
+        Args:
+            user_ids: of the dataset, in its order.
+            vocabularies: that hold every token before the cut.
+            cut: seconds UTC.
+        """
+        users = self._numbered("population", USER_ID, pa.array(user_ids, pa.string()), _ROW)
+        tables: dict[View, Table] = {}
+        for view in self.logs:
+            log, rows = LOGS[view], self._before(view, cut).join(users, USER_ID)
+            for part, column in (("id", log.id), ("category", log.category)):
+                tokens = getattr(vocabularies, f"{view}_{part}").tokens
+                rows = rows.join(self._numbered(f"{view}_{part}", column, tokens, _CODES[part]), column)
+            coded = rows.select(_ROW, *_CODES.values(), EVENT_TIME, SEQ_NO)
+            tables[view] = self.connection.create_table(f"{view}_coded", coded, temp=True)
+        return CodedEvents(tables, user_ids, vocabularies)
+
+    def _numbered(self, name: str, column: str, values: pa.Array, number: str) -> Table:
+        return self.connection.create_table(
+            name, pa.table({column: values, number: pa.array(np.arange(len(values)), pa.int32())}), temp=True
+        )
 
     def _before(self, view: View, cut: int) -> Table:
         log = self.logs[view]
         return log.filter(log[EVENT_TIME] < _timestamp(cut))
 
     def _first_events(self) -> Table:
-        firsts = [log.group_by(USER_ID).agg(first_event=log[EVENT_TIME].min()) for log in self.logs.values()]
-        either = ibis.union(*firsts)
+        either = ibis.union(*(users.select(USER_ID, "first_event") for users in self.users.values()))
         return either.group_by(USER_ID).agg(first_event=either.first_event.min())
+
+
+@dataclass(frozen=True)
+class CodedEvents:
+    """Events as positions in the users and the tokens of a dataset."""
+
+    tables: Mapping[View, Table]
+    user_ids: NDArray[np.object_]
+    vocabularies: Vocabularies
+
+    def of_users(self, view: View, part: slice) -> pa.Table | None:
+        """One view's events of the users in rows ``part``, in any order, dictionary-encoded; None without that log."""
+        if view not in self.tables:
+            return None
+        log, coded = LOGS[view], self.tables[view]
+        members = coded.filter((coded[_ROW] >= part.start) & (coded[_ROW] < part.stop))
+        found = members.to_pyarrow().combine_chunks()
+        names = {part: getattr(self.vocabularies, f"{view}_{part}").tokens for part in _CODES}
+        owners = pc.subtract(found[_ROW], pa.scalar(part.start, pa.int32()))
+        return pa.table(
+            {
+                USER_ID: _dictionary(owners, pa.array(self.user_ids[part], pa.string())),
+                log.id: _dictionary(found[_CODES["id"]], names["id"]),
+                log.category: _dictionary(found[_CODES["category"]], names["category"]),
+                EVENT_TIME: found[EVENT_TIME],
+                SEQ_NO: found[SEQ_NO],
+            }
+        )
+
+
+def _dictionary(codes: pa.ChunkedArray, values: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(codes.combine_chunks(), values)
 
 
 def _load(connection: Backend, view: View, partitions: list[Manifest]) -> Table:
     log = LOGS[view]
     rows = engine.read_parquet(connection, [uri for each in partitions for uri in curated.part_uris(each)])
-    return connection.create_table(f"{view}_events", rows.select(USER_ID, log.id, log.category, EVENT_TIME, SEQ_NO), temp=True)
+    return rows.select(USER_ID, log.id, log.category, EVENT_TIME, SEQ_NO)
+
+
+def _users(connection: Backend, view: View, log: Table) -> Table:
+    found = log.group_by(USER_ID).agg(first_event=log[EVENT_TIME].min(), last_event=log[EVENT_TIME].max())
+    return connection.create_table(f"{view}_users", found, temp=True)
 
 
 def _timestamp(seconds: int) -> TimestampScalar:

@@ -7,19 +7,21 @@ any of them again replaces that contribution and nothing else.
 
 import fcntl
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-import ibis
 from ibis.expr.types import Table
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
 from mfn_core.schema import LogSchema
-from tasks import curated, engine, log_rows, publication, quarantine, raw, receipt, storage
+from tasks import curated, engine, log_rows, publication, quarantine, raw, reading, receipt, storage
+from tasks.day_parts import Part
 from tasks.log_rows import Count
 from tasks.raw import Footer, Source
 from tasks.settings import Settings
@@ -101,22 +103,29 @@ def ingest_chunk(
 
 
 def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tuple[date, date], now: datetime) -> list[dict[str, Any]]:
-    mapping = receipt.column_mapping(settings, log)
     footers = _checked_footers(settings, log, sources)
-    with engine.connect(settings) as connection, raw.corrupt_files_named([footer.uri for footer in footers]):
-        groups = log_rows.raw_rows(connection, log, mapping, sources, footers)
-        verdicts = [log_rows.with_verdict(group.typed, log, now, settings.late_rows) for group in groups]
-        reach = log_rows.reach_of_first_load(verdicts) if any(source.day is None for source in sources) else None
-        verdicts = [log_rows.in_range(rows, reach, *span) for rows in verdicts]
-        staged = connection.create_table("staged", log_rows.distinct(ibis.union(*verdicts), log), temp=True)
-        counts = log_rows.count(staged)
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    with (
+        engine.connect(settings) as connection,
+        tempfile.TemporaryDirectory(dir=settings.scratch) as aside,
+        raw.corrupt_files_named([footer.uri for footer in footers]),
+    ):
+        request = reading.Request(settings, log, footers, span, now)
+        groups = request.raw_rows(connection, sources)
+        reach = request.reach(groups)
+        verdicts = [request.verdict(group, reach) for group in groups]
+        counts = log_rows.count(verdicts)
         homes = quarantine.homes(counts, sources, span)
         quarantine.write(settings, log, [(group.whole, rows) for group, rows in zip(groups, verdicts, strict=True)], sources, homes, span)
         for source in sources:
-            _check_counts(settings, log, source, [each for each in counts if each.source == source.name], footers, verdicts)
-        summaries = publication.publish(connection, settings, log, staged, counts, sources, homes, span)
+            _check_rejected(settings, log, source, [each for each in counts if each.source == source.name], footers, verdicts)
+        parts = reading.write_parts(connection, request, sources, reach, Path(aside))
+        _check_parts(log, parts, counts)
+        for source in sources:
+            _check_duplicates(settings, log, source, *_of(source, parts, counts))
+        summaries = publication.publish(connection, settings, log, parts, counts, sources, homes, span, Path(aside))
     for source in sources:
-        _acknowledge(settings, log, source, [each for each in counts if each.source == source.name], span, reach)
+        _acknowledge(settings, log, source, *_of(source, parts, counts), span, reach)
     return summaries
 
 
@@ -253,7 +262,7 @@ def _checked_footers(settings: Settings, log: LogSchema, sources: list[Source]) 
     return footers
 
 
-def _check_counts(
+def _check_rejected(
     settings: Settings, log: LogSchema, source: Source, counts: list[Count], footers: list[Footer], verdicts: list[Table]
 ) -> None:
     """Hold what became of the rows of a source against the limits."""
@@ -261,28 +270,50 @@ def _check_counts(
     if source.day is not None:
         delivered = sum(footer.rows for footer in footers if footer.uri in source.signatures)
         assert read == delivered, f"{log.dataset} {source.name}: {delivered} rows delivered, {read} accounted for"
-    what = f"{log.dataset} {source.name} ({', '.join(source.uris)})"
     rejected = sum(each.rows for each in counts if each.reason is not None)
     if read and rejected / read > settings.max_rejected_share:
         raise RejectionError(
-            f"{what}: {rejected} of {read} rows ({rejected / read:.1%}) are rejected, more than "
+            f"{_what(log, source)}: {rejected} of {read} rows ({rejected / read:.1%}) are rejected, more than "
             f"max_rejected_share={settings.max_rejected_share:g}: {_reasons(counts)}. First: {quarantine.example(verdicts, source.name)}. "
             f"Nothing is published; each row is under {quarantine.log_uri(settings, log)} with its file and row number: "
             "correct the source, or raise MFN_MAX_REJECTED_SHARE"
         )
-    duplicates = sum(each.rows - each.distinct for each in counts if each.reason is None)
-    if read and duplicates / read > settings.max_duplicate_share:
-        raise RejectionError(
-            f"{what}: {duplicates} of {read} rows ({duplicates / read:.1%}) are exact duplicates, more than "
-            f"max_duplicate_share={settings.max_duplicate_share:g}. Nothing is published: remove the file that was delivered twice, "
-            "or raise MFN_MAX_DUPLICATE_SHARE"
-        )
     if source.day is not None and not any(each.reason is None and each.day == source.day for each in counts):
         others = ", ".join(sorted({str(each.day) for each in counts if each.day is not None})[:_DAYS_NAMED])
         raise SchemaError(
-            f"{what}: none of {read} rows has an event_time on {source.day} (UTC), the day of its folder, but on {others}; "
+            f"{_what(log, source)}: none of {read} rows has an event_time on {source.day} (UTC), the day of its folder, but on {others}; "
             "put the rows into the folder of their day, or write event_time in UTC"
         )
+
+
+def _check_parts(log: LogSchema, parts: list[Part], counts: list[Count]) -> None:
+    """The files are read twice: to judge their rows, and to sort the accepted ones."""
+    judged = {(each.source, each.day): each.rows for each in counts if each.reason is None}
+    sorted_ = {(part.source, part.day): part.arrived for part in parts}
+    for key in sorted(judged.keys() | sorted_.keys(), key=str):
+        if judged.get(key) != sorted_.get(key):
+            raise SchemaError(
+                f"{log.dataset} {key[0]}: {judged.get(key, 0)} rows of {key[1]} were accepted, {sorted_.get(key, 0)} found when they were "
+                "read again; its files changed meanwhile: deliver them whole, then run again"
+            )
+
+
+def _check_duplicates(settings: Settings, log: LogSchema, source: Source, parts: list[Part], counts: list[Count]) -> None:
+    read, duplicates = sum(each.rows for each in counts), _duplicates(parts)
+    if read and duplicates / read > settings.max_duplicate_share:
+        raise RejectionError(
+            f"{_what(log, source)}: {duplicates} of {read} rows ({duplicates / read:.1%}) are exact duplicates, more than "
+            f"max_duplicate_share={settings.max_duplicate_share:g}. Nothing is published: remove the file that was delivered twice, "
+            "or raise MFN_MAX_DUPLICATE_SHARE"
+        )
+
+
+def _what(log: LogSchema, source: Source) -> str:
+    return f"{log.dataset} {source.name} ({', '.join(source.uris)})"
+
+
+def _duplicates(parts: list[Part]) -> int:
+    return sum(part.arrived - part.measures.rows for part in parts)
 
 
 def _reasons(counts: list[Count]) -> str:
@@ -293,20 +324,30 @@ def _reasons(counts: list[Count]) -> str:
     return ", ".join(f"{reason} ({number} rows)" for reason, number in rows.most_common())
 
 
+def _of(source: Source, parts: list[Part], counts: list[Count]) -> tuple[list[Part], list[Count]]:
+    return [part for part in parts if part.source == source.name], [each for each in counts if each.source == source.name]
+
+
 def _acknowledge(
-    settings: Settings, log: LogSchema, source: Source, counts: list[Count], span: tuple[date, date], reach: tuple[date, date] | None
+    settings: Settings,
+    log: LogSchema,
+    source: Source,
+    parts: list[Part],
+    counts: list[Count],
+    span: tuple[date, date],
+    reach: tuple[date, date] | None,
 ) -> None:
     rows = {
         "read": sum(each.rows for each in counts),
         "quarantined": sum(each.rows for each in counts if each.reason is not None),
-        "duplicates": sum(each.rows - each.distinct for each in counts if each.reason is None),
+        "duplicates": _duplicates(parts),
     }
-    landed = {each.day for each in counts if each.reason is None and each.day is not None}
+    landed = {part.day for part in parts}
     if source.day is None:
         receipt.write_first_load(settings, log, source, rows, landed, span=span, reach=reach or span)
     else:
         receipt.write_daily(settings, log, source, rows, landed)
-    late = sum(each.distinct for each in counts if each.reason is None and source.day is not None and each.day != source.day)
+    late = sum(part.measures.rows for part in parts if source.day is not None and part.day != source.day)
     logger.info("%s %s: %s rows read, %s quarantined, %s duplicates, %s late", log.dataset, source.name, *rows.values(), late)
 
 

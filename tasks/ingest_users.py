@@ -46,7 +46,8 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
     footers = raw.footers(source.uris)
     columns = _columns(settings, source, footers)
     with engine.connect(settings) as connection, raw.corrupt_files_named(source.uris):
-        tables = [engine.read_parquet(connection, [each.uri for each in group], with_origin=True) for group in raw.group_by_schema(footers)]
+        groups = [[each.uri for each in group] for group in raw.group_by_schema(footers)]
+        tables = [engine.read_parquet(connection, uris, with_origin=True).join(engine.paths(uris), engine.FILE) for uris in groups]
         typed = [table.select(**{name: table[column].cast("string") for name, column in columns.items()}) for table in tables]
         _quarantine(settings, [table.filter(~_has_id(table[columns[USER_ID]].cast("string"))) for table in tables])
         kept = ibis.union(*(rows.filter(_has_id(rows[USER_ID])) for rows in typed))
@@ -89,7 +90,7 @@ def _quarantine(settings: Settings, rejected: Sequence[Table]) -> None:
     written: set[str] = set()
     for number, rows in enumerate(rejected):
         marked = rows.mutate(**{log_rows.REASON: ibis.literal(f"{USER_ID} is null or empty"), "_part": ibis.literal(number)})
-        marked = marked.rename(_row_number=engine.ROW_NUMBER).order_by([engine.FILE, "_row_number"])
+        marked = marked.drop(engine.FILE).rename(_row_number=engine.ROW_NUMBER).order_by([engine.PATH, "_row_number"])
         for _, path in parts.write_parts(marked, ["_part"], None, settings.scratch):
             storage.upload(path, storage.join(folder, f"part-{number}.parquet"))
             written.add(f"part-{number}.parquet")

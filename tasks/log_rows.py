@@ -1,7 +1,7 @@
 """The Ibis expressions of ingest: raw files into typed rows, each with its day or the reason to reject it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -9,6 +9,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import BooleanValue, StringValue, Table
 
+from mfn_core.errors import SchemaError
 from mfn_core.schema import EVENT_TIME, EVENT_TYPE, SEQ_NO, USER_ID, LogSchema
 from tasks import curated, engine
 from tasks.raw import FIRST_LOAD, Footer, Source, group_by_schema
@@ -17,7 +18,6 @@ SOURCE = "_source"
 SOURCE_DAY = "_source_day"
 DAY = "_day"
 REASON = "_reason"
-COPIES = "_copies"
 ROW_HASH = "_row_hash"
 HASH_SUM = "decimal(38, 0)"
 _INSTANT = "timestamp('UTC', 6)"
@@ -29,6 +29,8 @@ class RawRows:
 
     whole: Table
     typed: Table
+    columns: frozenset[str]  # contract columns that the files have
+    has_first_load: bool
 
 
 def raw_rows(
@@ -39,16 +41,19 @@ def raw_rows(
     found: list[RawRows] = []
     for group in group_by_schema(footers):
         uris = [footer.uri for footer in group]
+        _check_names(group[0])
         whole = engine.read_parquet(connection, uris, with_origin=True)
         origins = _origins([(uri, source_of[uri].name, source_of[uri].day) for uri in uris])
-        found.append(RawRows(whole, _typed(whole, log, mapping).join(origins, engine.FILE)))
+        columns = frozenset(name for name in curated.schema(log).names if mapping.get(name, name) in group[0].schema.names)
+        has_first_load = any(source_of[uri].day is None for uri in uris)
+        found.append(RawRows(whole, _typed(whole, log, mapping).join(origins, engine.FILE), columns, has_first_load))
     return found
 
 
 def with_verdict(rows: Table, log: LogSchema, now: datetime, late_rows: str) -> Table:
     """Add to typed rows the day they belong to (null without a usable time) and the reason to reject them (null: accepted)."""
     usable = rows[EVENT_TIME] <= ibis.literal(now).cast(_INSTANT)
-    day = ibis.ifelse(usable.fill_null(False), rows[EVENT_TIME].date(), ibis.null("date"))
+    day = ibis.ifelse(usable.fill_null(False), engine.utc_day(rows[EVENT_TIME]), ibis.null("date"))
     rules: list[tuple[BooleanValue, StringValue]] = []
     for name in (USER_ID, log.id, log.category):
         rules += [(rows[name].isnull(), ibis.literal(f"{name} is null")), (rows[name] == "", ibis.literal(f"{name} is empty"))]
@@ -59,12 +64,29 @@ def with_verdict(rows: Table, log: LogSchema, now: datetime, late_rows: str) -> 
     return rows.mutate(**{DAY: day, REASON: ibis.cases(*rules)})
 
 
+@dataclass(frozen=True)
+class Count:
+    """Rows of one source, day and verdict."""
+
+    source: str
+    day: date | None
+    reason: str | None
+    rows: int
+
+
+def count(rows: Sequence[Table]) -> list[Count]:
+    """Count rows by source, day and verdict."""
+    keys = {"source": SOURCE, "day": DAY, "reason": REASON}
+    either = ibis.union(*(table.select(**keys) for table in rows))
+    grouped = either.group_by(list(keys)).agg(rows=either.count())
+    return [Count(**row) for row in grouped.to_pyarrow().to_pylist()]
+
+
 def rows_by_day(rows: Sequence[Table]) -> dict[date, int]:
     """Rows of every day; those without a usable time count to the first day. Empty where no row has a usable time."""
-    counted = Counter[date | None]()
-    for table in rows:
-        for row in table.group_by(day=table[DAY]).agg(rows=table.count()).to_pyarrow().to_pylist():
-            counted[row["day"]] += row["rows"]
+    counted: Counter[date | None] = Counter()
+    for each in count(rows):
+        counted[each.day] += each.rows
     timeless = counted.pop(None, 0)
     days = {day: number for day, number in counted.items() if day is not None}
     if days:
@@ -91,44 +113,43 @@ def in_range(rows: Table, reach: tuple[date, date] | None, first_day: date, last
     return rows.filter((rows[SOURCE] != FIRST_LOAD) | day.between(first_day, last_day))
 
 
-def distinct(rows: Table, log: LogSchema) -> Table:
-    """Equal rows of one source as one, with their number and hash."""
-    names = curated.schema(log).names
-    grouped = rows.group_by([SOURCE, DAY, REASON, *names]).agg(**{COPIES: rows.count()})
-    return grouped.mutate(**{ROW_HASH: engine.row_hash(grouped, names)})
+def accepted(rows: Sequence[Table], log: LogSchema, columns: Collection[str]) -> Table:
+    """The accepted rows with their hash, sorted by source, day and the order of the log: equal rows lie side by side.
+
+    Only ``columns`` are carried through the sort: those that no file has are constants.
+    """
+    names = [name for name in curated.schema(log).names if name in columns]
+    tables = [table.filter(table[REASON].isnull()) for table in rows]
+    hashed = [table.select(SOURCE, DAY, *names, **{ROW_HASH: engine.row_hash(table, curated.schema(log).names)}) for table in tables]
+    return ibis.union(*hashed).order_by([SOURCE, DAY, *total_order(log, names)])
 
 
-@dataclass(frozen=True)
-class Count:
-    """Rows of one source, day and verdict."""
-
-    source: str
-    day: date | None
-    reason: str | None
-    rows: int
-    distinct: int
-    hash_sum: int
-
-
-def count(staged: Table) -> list[Count]:
-    """Count distinct rows, and what they stand for, by source, day and verdict."""
-    grouped = staged.group_by(source=staged[SOURCE], day=staged[DAY], reason=staged[REASON]).agg(
-        rows=staged[COPIES].sum().cast("int64"), distinct=staged.count(), hash_sum=staged[ROW_HASH].cast(HASH_SUM).sum()
-    )
-    return [Count(**{**row, "hash_sum": int(row["hash_sum"])}) for row in grouped.to_pyarrow().to_pylist()]
+def total_order(log: LogSchema, names: Collection[str]) -> list[str]:
+    """What rows are sorted by: the order of the log, then whatever else tells rows apart."""
+    rest = [name for name in curated.schema(log).names if name not in log.order]
+    return [name for name in (*log.order, *rest) if name in names]
 
 
 def curated_rows(connection: Backend, log: LogSchema, origins: Sequence[tuple[str, str, date]]) -> Table:
-    """The rows of curated files, given as (URI, source, day)."""
+    """The rows of curated files, given as (URI, source, day), with their hash."""
     rows = engine.read_parquet(connection, [uri for uri, _, _ in origins], with_origin=True)
     rows = rows.join(_origins(origins), engine.FILE).rename({DAY: SOURCE_DAY})
     names = curated.schema(log).names
-    return rows.select(SOURCE, DAY, *names).mutate(**{ROW_HASH: engine.row_hash(rows, names)})
+    return rows.select(SOURCE, DAY, *names, **{ROW_HASH: engine.row_hash(rows, names)})
 
 
-def _origins(rows: Sequence[tuple[str, str, date | None]]) -> Table:
-    columns = {engine.FILE: "string", SOURCE: "string", SOURCE_DAY: "date"}
-    return ibis.memtable([dict(zip(columns, row, strict=True)) for row in rows], schema=ibis.schema(columns))
+def _origins(files: Sequence[tuple[str, str, date | None]]) -> Table:
+    columns = {engine.FILE: "int64", engine.PATH: "string", SOURCE: "string", SOURCE_DAY: "date"}
+    rows = [dict(zip(columns, (number, *origin), strict=True)) for number, origin in enumerate(files)]
+    return ibis.memtable(rows, schema=ibis.schema(columns))
+
+
+def _check_names(footer: Footer) -> None:
+    taken = sorted({engine.FILE, engine.ROW_NUMBER} & set(footer.schema.names))
+    if taken:
+        raise SchemaError(
+            f"{footer.uri}: column {taken[0]} has the name that the engine gives to the origin of a row; rename it in the source"
+        )
 
 
 def _typed(whole: Table, log: LogSchema, mapping: Mapping[str, str]) -> Table:

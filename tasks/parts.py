@@ -27,7 +27,7 @@ def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, fold
     Yields:
         The values of the key columns, and the finished file.
     """
-    for key, batches in groupby(_slices(rows, keys), key=lambda piece: piece[0]):
+    for key, batches in groupby(pieces(rows, keys), key=lambda piece: piece[0]):
         path = folder / f"{uuid.uuid4().hex}.parquet"
         writer: pq.ParquetWriter | None = None
         for _, batch in batches:
@@ -39,7 +39,8 @@ def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, fold
         yield key, path
 
 
-def _slices(rows: Table, keys: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.RecordBatch]]:
+def pieces(rows: Table, keys: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.RecordBatch]]:
+    """Batches of rows that are sorted by key columns without nulls, cut where those change; with their values."""
     for batch in rows.to_pyarrow_batches(chunk_size=_ROWS_PER_BATCH):
         if batch.num_rows:
             bounds = _bounds(batch, keys)

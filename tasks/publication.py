@@ -7,21 +7,23 @@ is published beside it as one more file, so that a late row never rewrites the d
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import ibis
 import pandas as pd
 from ibis.backends.duckdb import Backend
-from ibis.expr.types import Table
 
-from mfn_core.schema import EVENT_TIME, PARTITION, SEQ_NO, USER_ID, LogSchema
-from tasks import audit, curated, engine, log_rows, manifest, parts, receipt, storage
+from mfn_core.schema import PARTITION, LogSchema
+from tasks import audit, curated, day_parts, engine, log_rows, manifest, receipt, storage
 from tasks.audit import Verdict
-from tasks.log_rows import DAY, HASH_SUM, REASON, ROW_HASH, SOURCE, Count
+from tasks.day_parts import MergedDay, Part
+from tasks.log_rows import DAY, SOURCE, Count
 from tasks.manifest import Manifest
+from tasks.measures import Measures
 from tasks.quarantine import Homes
 from tasks.raw import FIRST_LOAD, Source
 from tasks.settings import Settings
@@ -43,8 +45,6 @@ _AUDITED = (
     "negative_durations",
 )
 _CONTRIBUTIONS = "contributions"
-_PRIMARY = "_primary"
-_LATE = "_late"
 
 logger = logging.getLogger(__name__)
 
@@ -86,23 +86,25 @@ def publish(
     connection: Backend,
     settings: Settings,
     log: LogSchema,
-    staged: Table,
+    parts: Sequence[Part],
     counts: Sequence[Count],
     sources: Sequence[Source],
     homes: Homes,
     span: tuple[date, date],
+    aside: Path,
 ) -> list[dict[str, Any]]:
     """Merge the accepted rows into their curated days, audit these, and publish them.
 
     Args:
-        connection: that holds ``staged``.
+        connection: to merge by.
         settings: of the installation.
         log: which log.
-        staged: of ``log_rows.distinct``.
+        parts: of ``reading.write_parts``.
         counts: of ``log_rows.count``.
         sources: that were read.
         homes: of ``quarantine.homes``.
         span: the days that were read.
+        aside: folder of the parts, and of those that merging adds.
 
     Returns:
         ``{"dt", "digest", "rows", "changed"}`` of every day that the sources contribute to, now or before.
@@ -110,19 +112,19 @@ def publish(
     Raises:
         AuditError: the rows fail the suite; nothing is published.
     """
-    days = _affected_days(settings, log, counts, sources, homes, span)
+    days = _affected_days(settings, log, parts, counts, sources, homes, span)
     kept = [day for day in days if day.contributions]
     summaries = [_withdraw(settings, log, day) for day in days if not day.contributions]
     if kept:
-        merged = connection.create_table("merged", _merged(settings, log, connection, staged, kept), temp=True)
-        metrics = _metrics(merged, log, kept)
-        name = f"{log.dataset}-{kept[0].day}-{kept[-1].day}"
-        verdict = _audit(settings, log, metrics, name)
-        extras = {row[PARTITION]: _part_name(row["extra_rows"], row["extra_hash_sum"]) for row in metrics if row["extra_rows"]}
-        _write_contributions(settings, log, staged, kept)
-        _write_extras(settings, log, merged, kept, extras)
+        paths = {(part.source, part.day): part.path for part in parts}
+        single = {part.day: MergedDay(part.day, part.measures, _late_rows(part), None) for part in parts}
+        several = [day for day in kept if len(day.contributions) > 1 or not day.fresh]
+        merged = single | {each.day: each for each in _merged(connection, settings, log, several, paths, aside)}
+        metrics = [_metrics(day, merged[day.day]) for day in kept]
+        verdict = _audit(settings, log, metrics, f"{log.dataset}-{kept[0].day}-{kept[-1].day}")
         for day, row in zip(kept, metrics, strict=True):
-            summaries.append(_publish_day(settings, log, day, row, extras.get(row[PARTITION]), verdict))
+            extra = _upload(settings, log, day, merged[day.day].extra, paths)
+            summaries.append(_publish_day(settings, log, day, row, extra, verdict))
     return sorted(summaries, key=lambda summary: summary["dt"])
 
 
@@ -136,12 +138,18 @@ def _summary(dt: str, digest: str, rows: int, *, changed: bool) -> dict[str, Any
     return {"dt": dt, "digest": digest, "rows": rows, "changed": changed}
 
 
-def _part_name(rows: int, hash_sum: int) -> str:
-    return f"part-{manifest.digest_of(rows, str(hash_sum))[:12]}.parquet"
+def _part_name(measures: Measures) -> str:
+    return f"part-{manifest.digest_of(measures.rows, str(measures.hash_sum))[:12]}.parquet"
 
 
 def _affected_days(
-    settings: Settings, log: LogSchema, counts: Sequence[Count], sources: Sequence[Source], homes: Homes, span: tuple[date, date]
+    settings: Settings,
+    log: LogSchema,
+    parts: Sequence[Part],
+    counts: Sequence[Count],
+    sources: Sequence[Source],
+    homes: Homes,
+    span: tuple[date, date],
 ) -> list[Day]:
     """Every day that the sources contribute to now, or did before, with all its contributions."""
     digests = {source.name: receipt.digest(settings, log, source) for source in sources}
@@ -150,13 +158,11 @@ def _affected_days(
     for each in counts:
         if each.reason is not None:
             quarantined[each.source, homes[each.source, each.day]] += each.rows
-    for each in counts:
-        if each.reason is None:
-            assert each.day is not None, "an accepted row has a day"
-            name = _part_name(each.distinct, each.hash_sum)
-            fresh.setdefault(each.day, {})[each.source] = Contribution(
-                name, each.distinct, each.rows, quarantined[each.source, each.day], digests[each.source]
-            )
+    for part in parts:
+        name = _part_name(part.measures)
+        fresh.setdefault(part.day, {})[part.source] = Contribution(
+            name, part.measures.rows, part.arrived, quarantined[part.source, part.day], digests[part.source]
+        )
     return [
         _merged_day(settings, log, day, fresh.get(day, {}), set(digests), span)
         for day in sorted(fresh.keys() | _former_days(settings, log, sources, span))
@@ -185,55 +191,37 @@ def _merged_day(
     return Day(day, old, kept | fresh, frozenset(fresh))
 
 
-def _merged(settings: Settings, log: LogSchema, connection: Backend, staged: Table, days: Sequence[Day]) -> Table:
-    """The distinct rows of the days, each with whether the primary contribution has it and whether it came late."""
-    columns = [DAY, *curated.schema(log).names, ROW_HASH]
-    rows = staged.filter(staged[REASON].isnull()).select(SOURCE, *columns)
-    origins = [
-        (storage.join(curated.partition_uri(settings, log, day.day), each.file), name, day.day)
-        for day in days
-        for name, each in day.contributions.items()
-        if name not in day.fresh
-    ]
-    if origins:
-        rows = rows.union(log_rows.curated_rows(connection, log, origins).select(rows.columns))
-    primaries = ibis.memtable(
-        [{DAY: day.day, "primary": day.primary, "several": len(day.contributions) > 1} for day in days],
-        schema=ibis.schema({DAY: "date", "primary": "string", "several": "boolean"}),
-    )
-    rows = rows.join(primaries, DAY)
+def _merged(
+    connection: Backend,
+    settings: Settings,
+    log: LogSchema,
+    days: Sequence[Day],
+    paths: Mapping[tuple[str, date], Path],
+    aside: Path,
+) -> Iterator[MergedDay]:
+    """The distinct rows of days of several contributions: read from their files, those of this run from where they lie aside."""
+    if not days:
+        return
+    origins: list[tuple[str, str, date]] = []
+    for day in days:
+        published = curated.partition_uri(settings, log, day.day)
+        for name, each in day.contributions.items():
+            uri = str(paths[name, day.day]) if name in day.fresh else storage.join(published, each.file)
+            origins.append((uri, name, day.day))
+    rows = log_rows.curated_rows(connection, log, origins)
+    primary = {(day.day, day.primary) for day in days}
+    is_primary = ibis.or_(*((rows[DAY] == day) & (rows[SOURCE] == name) for day, name in primary))
     is_late = (rows[SOURCE] != FIRST_LOAD) & (rows[SOURCE] != ibis.literal(f"{PARTITION}=") + rows[DAY].cast("string"))
-    rows = rows.mutate(**{_PRIMARY: rows[SOURCE] == rows["primary"], _LATE: is_late})
-    single = rows.filter(~rows["several"]).select(*columns, _PRIMARY, _LATE)
-    if not any(len(day.contributions) > 1 for day in days):
-        return single
-    shared = rows.filter(rows["several"])
-    return single.union(shared.group_by(columns).agg(**{_PRIMARY: shared[_PRIMARY].any(), _LATE: shared[_LATE].all()}))
+    marked = rows.mutate(**{day_parts.PRIMARY: is_primary, day_parts.LATE: is_late})
+    yield from day_parts.merge(marked.order_by([DAY, *log_rows.total_order(log, curated.schema(log).names)]), log, aside)
 
 
-def _metrics(merged: Table, log: LogSchema, days: Sequence[Day]) -> list[dict[str, Any]]:
-    """One row per day, in the order of the days: computed by the engine in one pass, joined with what was counted."""
-    keys = (USER_ID, log.id, log.category, EVENT_TIME)
-    digest = merged[ROW_HASH].cast(HASH_SUM)
-    grouped = merged.group_by(dt=merged[DAY]).agg(
-        accepted=merged.count(),
-        late=merged[_LATE].sum(),
-        users=merged[USER_ID].nunique(),
-        entities=merged[log.id].nunique(),
-        categories=merged[log.category].nunique(),
-        null_keys=ibis.or_(*(merged[name].isnull() for name in keys)).sum(),
-        equal_rows=merged.count() - merged[ROW_HASH].nunique(),
-        outside_day=(merged[EVENT_TIME].date() != merged[DAY]).sum(),
-        null_seq_no=merged[SEQ_NO].isnull().sum(),
-        negative_durations=(merged[log.duration] < 0).fill_null(False).sum(),
-        min_time=merged[EVENT_TIME].min(),
-        max_time=merged[EVENT_TIME].max(),
-        hash_sum=digest.sum(),
-        extra_rows=(~merged[_PRIMARY]).sum(),
-        extra_hash_sum=digest.sum(where=~merged[_PRIMARY]),
-    )
-    by_day = {row["dt"]: row for row in grouped.to_pyarrow().to_pylist()}
-    return [by_day[day.day] | _accounts(day, by_day[day.day]["accepted"]) for day in days]
+def _late_rows(part: Part) -> int:
+    return 0 if part.source in (FIRST_LOAD, f"{PARTITION}={part.day}") else part.measures.rows
+
+
+def _metrics(day: Day, merged: MergedDay) -> dict[str, Any]:
+    return merged.measures.row() | {"late": merged.late} | _accounts(day, merged.measures.rows)
 
 
 def _accounts(day: Day, accepted: int) -> dict[str, Any]:
@@ -249,37 +237,15 @@ def _audit(settings: Settings, log: LogSchema, metrics: Sequence[dict[str, Any]]
     return audit.judge(frame, log_partition.suite(log), name, settings)
 
 
-def _write_contributions(settings: Settings, log: LogSchema, staged: Table, days: Sequence[Day]) -> None:
-    wanted = [
-        {DAY: day.day, SOURCE: name, "file": day.contributions[name].file}
-        for day in days
-        for name in day.fresh
-        if day.contributions[name].file not in day.known_files
-    ]
-    if not wanted:
-        return
-    selection = ibis.memtable(wanted, schema=ibis.schema({DAY: "date", SOURCE: "string", "file": "string"}))
-    rows = staged.filter(staged[REASON].isnull()).join(selection, [DAY, SOURCE])
-    _write(settings, log, rows, [DAY, "file"])
-
-
-def _write_extras(settings: Settings, log: LogSchema, merged: Table, days: Sequence[Day], extras: dict[str, str]) -> None:
-    wanted = [
-        {DAY: day.day, "file": extras[str(day.day)]}
-        for day in days
-        if str(day.day) in extras and extras[str(day.day)] not in day.known_files
-    ]
-    if wanted:
-        selection = ibis.memtable(wanted, schema=ibis.schema({DAY: "date", "file": "string"}))
-        _write(settings, log, merged.filter(~merged[_PRIMARY]).join(selection, DAY), [DAY, "file"])
-
-
-def _write(settings: Settings, log: LogSchema, rows: Table, keys: list[str]) -> None:
-    """Put files named by their content beside the published ones; no manifest names them yet."""
-    schema = curated.schema(log)
-    rest = [name for name in schema.names if name not in log.order]
-    for (day, name), path in parts.write_parts(rows.order_by([*keys, *log.order, *rest]), keys, schema, settings.scratch):
-        storage.upload(path, storage.join(curated.partition_uri(settings, log, day), name))
+def _upload(settings: Settings, log: LogSchema, day: Day, extra: Part | None, paths: Mapping[tuple[str, date], Path]) -> str | None:
+    """Put files named by their content beside the published ones; no manifest names them yet. Returns the name of the extra one."""
+    files = {day.contributions[name].file: paths[name, day.day] for name in day.fresh}
+    extra_name = None if extra is None else _part_name(extra.measures)
+    if extra is not None and extra_name is not None:
+        files[extra_name] = extra.path
+    for name in files.keys() - day.known_files:
+        storage.upload(files[name], storage.join(curated.partition_uri(settings, log, day.day), name))
+    return extra_name
 
 
 def _publish_day(

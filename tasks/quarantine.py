@@ -76,9 +76,10 @@ def example(verdicts: Iterable[Table], source: str) -> str:
     """Where the first rejected row of a source is, and what it holds."""
     for rows in verdicts:
         rejected = rows.filter((rows[log_rows.SOURCE] == source) & (rows[log_rows.REASON] != ""))
-        for row in rejected.order_by([engine.FILE, engine.ROW_NUMBER]).limit(1).to_pyarrow().to_pylist():
-            values = ", ".join(f"{name}={value}" for name, value in row.items() if not name.startswith("_") and name != engine.ROW_NUMBER)
-            return f"{row[engine.FILE]} row {row[engine.ROW_NUMBER]}: {row[log_rows.REASON]} ({values})"
+        for row in rejected.order_by([engine.PATH, engine.ROW_NUMBER]).limit(1).to_pyarrow().to_pylist():
+            origin = (engine.FILE, engine.ROW_NUMBER)
+            values = ", ".join(f"{name}={value}" for name, value in row.items() if not name.startswith("_") and name not in origin)
+            return f"{row[engine.PATH]} row {row[engine.ROW_NUMBER]}: {row[log_rows.REASON]} ({values})"
     raise AssertionError(f"no row of {source} is rejected")
 
 
@@ -98,9 +99,9 @@ def _rejected(whole: Table, verdicts: Table, homes: Homes) -> Table:
     rows = [{log_rows.SOURCE: source, "_key": str(day or ""), _HOME: home} for (source, day), home in homes.items()]
     keyed = rejected.mutate(_key=rejected[log_rows.DAY].cast("string").fill_null(""))
     placed = keyed.join(ibis.memtable(rows, schema=ibis.schema(columns)), [log_rows.SOURCE, "_key"])
-    marks = placed.select(_HOME, log_rows.SOURCE, log_rows.REASON, engine.FILE, engine.ROW_NUMBER)
-    joined = whole.join(marks, [engine.FILE, engine.ROW_NUMBER]).rename(_row_number=engine.ROW_NUMBER)
-    return joined.order_by([_HOME, log_rows.SOURCE, engine.FILE, "_row_number"])
+    marks = placed.select(_HOME, log_rows.SOURCE, log_rows.REASON, engine.FILE, engine.PATH, engine.ROW_NUMBER)
+    joined = whole.join(marks, [engine.FILE, engine.ROW_NUMBER]).drop(engine.FILE).rename(_row_number=engine.ROW_NUMBER)
+    return joined.order_by([_HOME, log_rows.SOURCE, engine.PATH, "_row_number"])
 
 
 def _remove_stale(settings: Settings, log: LogSchema, sources: Sequence[Source], span: tuple[date, date], written: set[str]) -> None:

@@ -171,7 +171,7 @@ def _silent_hours(partition: Manifest) -> float:
 
 def _new_categories(rows: Table, log: LogSchema, reference_days: int) -> dict[date, dict[str, int]]:
     """Rows of every day by category, of the categories that none of its reference days has; the largest first."""
-    counted = rows.group_by(day=rows[EVENT_TIME].date(), category=rows[log.category]).agg(rows=rows.count())
+    counted = rows.group_by(day=engine.utc_day(rows[EVENT_TIME]), category=rows[log.category]).agg(rows=rows.count())
     frame = counted.to_pandas().sort_values(["category", _DAY])
     gap = pd.to_datetime(frame[_DAY]).groupby(frame["category"]).diff().dt.days
     new = frame[gap.isna() | (gap > reference_days)].sort_values("rows", ascending=False)
@@ -182,9 +182,13 @@ def _new_categories(rows: Table, log: LogSchema, reference_days: int) -> dict[da
 
 
 def _user_overlap(connection: Backend, logs: dict[View, Table], reference_days: int) -> dict[date, float]:
-    """Share of the users of the smaller log of a day whom the other log has seen that day or in the reference days."""
+    """Share of the users of the smaller log of a day whom the other log has seen that day or in the reference days.
+
+    Users go by 64 bits of their id: a number is grouped and sorted several times faster, and two users who share it shift a share by
+    one user.
+    """
     seen = [
-        rows.select(day=rows[EVENT_TIME].date(), user=rows[USER_ID], macro=ibis.literal(view == "macro")).distinct()
+        rows.select(day=engine.utc_day(rows[EVENT_TIME]), user=engine.row_hash(rows, [USER_ID]), macro=ibis.literal(view == "macro"))
         for view, rows in logs.items()
     ]
     both = ibis.union(*seen)

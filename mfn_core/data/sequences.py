@@ -1,6 +1,6 @@
 """THE sequence builder: log rows to histories. Dataset, scoring and serving all come through here.
 
-Within a user, events are ordered by (event_time, seq_no, id) at the full resolution of the log. Across views the clock ticks in
+Within a user, events are ordered by (event_time, seq_no, id, category) at the full resolution of the log. Across views the clock ticks in
 whole seconds: an app event of the same second as an item event is not before it.
 """
 
@@ -112,9 +112,34 @@ def _order(events: pa.Table, log: LogSchema, users: pa.Array, *, is_sorted: bool
         assert (steps >= 0).all(), f"{log.dataset} is not grouped by user"
         assert (np.diff(times)[steps == 0] >= 0).all(), f"{log.dataset} is not sorted by time"
         return rows, events
-    order = np.lexsort((_ranks(events[log.id]), events[SEQ_NO].to_numpy(), times, rows))
-    order = order[np.searchsorted(rows, 0, sorter=order) :]
+    members = np.flatnonzero(rows >= 0)
+    if len(members) < len(rows):
+        rows, times, events = rows[members], times[members], events.take(pa.array(members))
+    order = _by_user_and_time(rows, times)
+    tied = _tied(rows[order], times[order])
+    if len(tied):
+        # Category last: rows that differ in nothing else still come in the same order on every run.
+        equal = events.take(pa.array(order[tied]))
+        finer = (_ranks(equal[log.category]), _ranks(equal[log.id]), equal[SEQ_NO].to_numpy())
+        order[tied] = order[tied][np.lexsort((*finer, times[order[tied]], rows[order[tied]]))]
     return rows[order], events.take(pa.array(order))
+
+
+def _by_user_and_time(rows: Ints, times: Ints) -> Ints:
+    """Order by row, then by time: as one number where both fit into it, which sorts several times faster."""
+    if len(rows) == 0:
+        return np.empty(0, np.int64)
+    first, last = int(times.min()), int(times.max())
+    span = last - first + 1
+    if span * (int(rows.max()) + 1) >= 2**63:
+        return np.lexsort((times, rows))
+    return np.argsort(rows * span + (times - first))
+
+
+def _tied(rows: Ints, times: Ints) -> Ints:
+    """Positions of sorted events that share user and time with the one before or after."""
+    is_equal = (np.diff(rows) == 0) & (np.diff(times) == 0)
+    return np.flatnonzero(np.append(is_equal, False) | np.append(False, is_equal))
 
 
 def _rows_of(user_ids: pa.ChunkedArray, users: pa.Array) -> Ints:

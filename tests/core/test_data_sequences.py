@@ -74,6 +74,18 @@ def test_ties_are_ordered_by_seq_no_then_by_id(histories: Histories) -> None:
     assert histories.micro.ids.tolist() == [2, 2, 3, 1, 2, 4]
 
 
+def test_ties_of_one_id_are_ordered_by_category(vocabularies: Vocabularies) -> None:
+    rows = [("ann", "i1", category, "2026-03-04T12:00:00") for category in ("news", "film", "news")]
+    assert build_histories(None, item_log(rows), ["ann"], vocabularies).micro.categories.tolist() == [3, 2, 2]
+
+
+def test_users_and_times_too_many_for_one_number_are_ordered_all_the_same(vocabularies: Vocabularies) -> None:
+    # 3e17 microseconds between the years 1 and 9999, times 40 users, is more than 2^63
+    rows = [("u39", "bank", "money", "9999-01-01T00:00:00"), ("u39", "mail", "work", "0001-01-01T00:00:00")]
+    histories = build_histories(app_log(rows), None, [f"u{number}" for number in range(40)], vocabularies)
+    assert histories.macro.ids.tolist() == [2, 4]
+
+
 def test_an_app_of_the_same_second_is_not_before(histories: Histories) -> None:
     # bob; ann's items at :10, :20, :30, :30, :30 against apps at :10, :20, :30
     assert histories.macro_before.tolist() == [0, 0, 1, 2, 2, 2]

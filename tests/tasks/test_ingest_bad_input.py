@@ -9,7 +9,7 @@ import pytest
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
 from mfn_core.schema import APP_LOGS
-from tasks import curated, ingest
+from tasks import curated, ingest, log_rows
 from tests.tasks.raw_files import NOW, app_rows, deliver, deliver_day, ingest_days
 
 ANN = ("ann", "bank", "finance", "2026-06-01T09:00")
@@ -64,6 +64,25 @@ def test_a_misspelt_contract_column_in_the_mapping(settings):
 def test_a_wrong_type(settings, column, values, found, expected):
     file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], **{column: values}))
     assert refused(settings, SchemaError) == f"{file}: column {column} is {found}, expected {expected}; cast it in the source"
+
+
+def test_a_column_with_a_name_of_the_engine(settings):
+    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], file_index=pa.array([3])))
+    assert refused(settings, SchemaError).startswith(f"{file}: column file_index has the name that the engine gives to the origin of a row")
+
+
+def test_files_that_change_while_they_are_read(settings, monkeypatch):
+    deliver_day(settings, "2026-06-01", [ANN, BOB])
+    count = log_rows.count
+
+    def count_then_deliver(rows):
+        found = count(rows)
+        deliver_day(settings, "2026-06-01", [ANN])
+        return found
+
+    monkeypatch.setattr(log_rows, "count", count_then_deliver)
+    message = refused(settings, SchemaError)
+    assert "app_logs dt=2026-06-01: 2 rows of 2026-06-01 were accepted, 1 found when they were read again" in message
 
 
 def test_a_time_without_zone(settings):
