@@ -4,21 +4,18 @@ import logging
 from datetime import date
 from typing import Any
 
-from mfn_core.errors import ArtifactError, InsufficientDataError
-from mfn_core.schema import LOGS, PARTITION, View
+from mfn_core.errors import InsufficientDataError
+from mfn_core.schema import PARTITION
 from tasks import curated, manifest, storage, tracking
 from tasks.dag_configs import TrainConfig, ValidateConfig
-from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.validate import plan_validate, validated_uri
+from tasks.validated import Published, days_to_validate, is_validated, published_days, validated_uri
 
 _NAMED = 5
 # What names the run, not the model: the days come in by their partitions.
 _NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
 
 logger = logging.getLogger(__name__)
-
-Partitions = dict[View, dict[date, Manifest]]
 
 
 def plan_validation(settings: Settings, config: ValidateConfig, partition_day: date | None) -> list[date]:
@@ -33,7 +30,7 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         For a manual run, every day of its range that is not validated as it stands. Else the partition's day, and every day that was
         validated once and has changed since, as by late rows.
     """
-    waiting = plan_validate(settings, config)
+    waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
         return waiting
     changed = {day for day in waiting if storage.exists(validated_uri(settings, day))}
@@ -49,7 +46,7 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
     Raises:
         InsufficientDataError: no day of the range is validated, or one before the last validated day is not.
     """
-    partitions = {view: _by_day(curated.partitions(settings, LOGS[view], config.first_day, config.last_day)) for view in settings.views}
+    partitions = published_days(settings, config.first_day, config.last_day)
     days = _validated_days(settings, config, partitions)
     chosen = {view: [found[day] for day in days if day in found] for view, found in partitions.items()}
     users = curated.users(settings)
@@ -71,14 +68,10 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _by_day(partitions: list[Manifest]) -> dict[date, Manifest]:
-    return {date.fromisoformat(each.facts[PARTITION]): each for each in partitions}
-
-
-def _validated_days(settings: Settings, config: TrainConfig, partitions: Partitions) -> list[date]:
+def _validated_days(settings: Settings, config: TrainConfig, partitions: Published) -> list[date]:
     """The published days up to the last validated one; all of them must be validated."""
     published = sorted({day for found in partitions.values() for day in found})
-    validated = {day for day in published if _is_validated(settings, partitions, day)}
+    validated = {day for day in published if is_validated(settings, partitions, day)}
     if not validated:
         raise InsufficientDataError(
             f"none of the {len(published)} published days from {config.first_day or 'the first'} to {config.last_day or 'the last'} is "
@@ -94,11 +87,3 @@ def _validated_days(settings: Settings, config: TrainConfig, partitions: Partiti
     if later := len(published) - len(days):
         logger.info("%d published days after %s are left for the next training: they are not validated yet", later, days[-1])
     return days
-
-
-def _is_validated(settings: Settings, partitions: Partitions, day: date) -> bool:
-    digests = {LOGS[view].dataset: found[day].digest for view, found in partitions.items() if day in found}
-    try:
-        return manifest.read(validated_uri(settings, day)).inputs == digests
-    except ArtifactError:
-        return False

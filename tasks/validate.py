@@ -1,7 +1,7 @@
 """Checks on curated days across both logs, against the days before them."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from statistics import median
 from typing import Any
@@ -11,43 +11,18 @@ import pandas as pd
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
-from mfn_core.errors import InsufficientDataError
 from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
-from tasks import audit, curated, engine, manifest, receipt, storage
+from tasks import audit, curated, engine, manifest
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
+from tasks.validated import Published, check_published, digests, is_validated, named, published_days, validated_uri
 
-_NAMED = 5
 _DAY = "day"
 _NOT_CHECKED = {"first_day", "last_day"}
 
 logger = logging.getLogger(__name__)
-
-Published = dict[View, dict[date, Manifest]]
-
-
-def plan_validate(settings: Settings, config: ValidateConfig) -> list[date]:
-    """The days of the config's range that are published and not validated as they stand.
-
-    Raises:
-        InsufficientDataError: the one day asked for is not published in every log.
-    """
-    published = _published(settings, config.first_day, config.last_day)
-    days = sorted({day for found in published.values() for day in found})
-    if config.first_day is not None and config.first_day == config.last_day:
-        days = [config.first_day]
-    complete = [day for day in days if not _missing_logs(settings, published, day)]
-    if len(complete) < len(days):
-        left_out = [day for day in days if day not in complete]
-        if len(days) == 1:
-            _check_published(settings, published, days)
-        logger.warning("%d days lack one of the logs and are left out: %s", len(left_out), _names(left_out))
-    open_days = [day for day in complete if not _is_validated(settings, published, day)]
-    if not open_days:
-        logger.info("nothing to do: all %d published days are validated as they stand", len(complete))
-    return open_days
 
 
 def validate_day(settings: Settings, day: date, config: ValidateConfig) -> dict[str, Any]:
@@ -75,53 +50,14 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     """
     if not days:
         return []
-    published = _published(settings, min(days) - timedelta(days=config.reference_days), max(days))
-    _check_published(settings, published, days)
-    open_days = [day for day in sorted(set(days)) if not _is_validated(settings, published, day)]
+    published = published_days(settings, min(days) - timedelta(days=config.reference_days), max(days))
+    check_published(settings, published, days)
+    open_days = [day for day in sorted(set(days)) if not is_validated(settings, published, day)]
     if open_days:
         _judge(settings, config, published, open_days)
     else:
         logger.info("nothing to do: %d days are validated as they stand", len(days))
     return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]
-
-
-def validated_uri(settings: Settings, day: date) -> str:
-    """Folder of the verdict on a day."""
-    return storage.join(settings.store, "validated", f"{PARTITION}={day}")
-
-
-def _published(settings: Settings, first_day: date | None, last_day: date | None) -> Published:
-    return {
-        view: {date.fromisoformat(each.facts[PARTITION]): each for each in curated.partitions(settings, LOGS[view], first_day, last_day)}
-        for view in settings.views
-    }
-
-
-def _missing_logs(settings: Settings, published: Published, day: date) -> list[LogSchema]:
-    """The logs that should have a day and have not: days without rows are normal in a first load."""
-    return [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
-
-
-def _check_published(settings: Settings, published: Published, days: Iterable[date]) -> None:
-    for day in days:
-        missing = _missing_logs(settings, published, day) or [
-            LOGS[view] for view in published if not any(day in found for found in published.values())
-        ]
-        if missing:
-            names = " and ".join(log.dataset for log in missing)
-            raise InsufficientDataError(
-                f"{curated.partition_uri(settings, missing[0], day)}: {day} is not published in {names}, expected in every log of "
-                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only"
-            )
-
-
-def _digests(published: Published, day: date) -> dict[str, str]:
-    return {LOGS[view].dataset: found[day].digest for view, found in published.items() if day in found}
-
-
-def _is_validated(settings: Settings, published: Published, day: date) -> bool:
-    """Whether the day was judged with these curated logs, under whatever limits: a wider one set by hand stays good."""
-    return manifest.find(validated_uri(settings, day), manifest.digest_of(_digests(published, day))) is not None
 
 
 def _judge(settings: Settings, config: ValidateConfig, published: Published, days: list[date]) -> None:
@@ -159,7 +95,7 @@ def _metrics(
         "rows": accepted,
         "volume_ratio": accepted / median(each.rows["accepted"] for each in before) if before else None,
         "new_category_share": sum(new.values()) / accepted if has_categories else None,
-        "new_categories": _names(list(new)) if has_categories else "",
+        "new_categories": named(list(new)) if has_categories else "",
         "silent_hours": _silent_hours(found[day]) - median(_silent_hours(each) for each in before) if before else None,
     }
 
@@ -235,9 +171,9 @@ def _write(
         Manifest(
             kind="validated",
             uri=validated_uri(settings, day),
-            digest=manifest.digest_of(_digests(published, day)),
+            digest=manifest.digest_of(digests(published, day)),
             rows={dataset: row["rows"] for dataset, row in metrics.items()},
-            inputs=_digests(published, day),
+            inputs=digests(published, day),
             config=config.model_dump(mode="json", exclude=_NOT_CHECKED),
             created_at=manifest.now(),
             facts={PARTITION: str(day), "metrics": metrics, "not_compared": _not_compared(rows), "verdict": verdict.as_fact()},
@@ -257,7 +193,3 @@ def _not_compared(rows: list[dict[str, Any]]) -> dict[str, str]:
         if row["user_overlap"] is None:
             said["user overlap"] = "one log only"
     return said
-
-
-def _names(things: Sequence[object]) -> str:
-    return ", ".join(str(each) for each in things[:_NAMED]) + (" …" if len(things) > _NAMED else "")

@@ -12,7 +12,7 @@ from tasks.manifest import Manifest
 from tasks.plan import plan_training, plan_validation
 from tasks.settings import Settings
 from tasks.tracking import Version
-from tasks.validate import validated_uri
+from tasks.validated import validated_uri
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
 

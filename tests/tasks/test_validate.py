@@ -7,7 +7,7 @@ import pytest
 
 from mfn_core.errors import AuditError, InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LOGS
-from tasks import audit, ingest, validate
+from tasks import audit, ingest, validate, validated
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tests.tasks.raw_files import app_rows, deliver
@@ -123,8 +123,8 @@ def test_a_range_is_judged_in_one_run_each_day_by_its_own_reference_days(three_d
 
 def test_a_validated_day_is_no_work_and_the_log_says_so(three_days, approving_judge, caplog):
     first = validate.validate_range(three_days, DAYS, ValidateConfig())
-    with caplog.at_level(logging.INFO, "tasks.validate"):
-        assert validate.plan_validate(three_days, ValidateConfig()) == []
+    with caplog.at_level(logging.INFO, "tasks"):
+        assert validated.days_to_validate(three_days, ValidateConfig()) == []
         assert validate.validate_range(three_days, DAYS, ValidateConfig()) == first
     assert len(approving_judge) == 1
     assert caplog.text.count("nothing to do") == 2
@@ -133,14 +133,14 @@ def test_a_validated_day_is_no_work_and_the_log_says_so(three_days, approving_ju
 def test_only_the_day_that_changed_is_judged_again(three_days, approving_judge):
     validate.validate_range(three_days, DAYS, ValidateConfig())
     publish(three_days, APP_LOGS, {2: [("ann", "finance", 12)]})
-    assert validate.plan_validate(three_days, ValidateConfig()) == [date(2026, 6, 2)]
+    assert validated.days_to_validate(three_days, ValidateConfig()) == [date(2026, 6, 2)]
     validate.validate_range(three_days, DAYS, ValidateConfig())
     assert approving_judge[1:] == ["days-2026-06-02-2026-06-02"]
 
 
 def test_the_plan_keeps_to_the_range(three_days):
     config = ValidateConfig(first_day=date(2026, 6, 2), last_day=date(2026, 6, 3))
-    assert validate.plan_validate(three_days, config) == DAYS[1:]
+    assert validated.days_to_validate(three_days, config) == DAYS[1:]
 
 
 def test_a_day_with_one_log_missing_is_an_error(settings):
@@ -154,7 +154,7 @@ def test_a_day_with_one_log_missing_is_an_error(settings):
 
 def test_a_plan_leaves_out_days_with_one_log_missing_and_the_log_names_them(three_days, caplog):
     publish(three_days, APP_LOGS, {4: [("ann", "finance", 9)]})
-    assert validate.plan_validate(three_days, ValidateConfig()) == DAYS
+    assert validated.days_to_validate(three_days, ValidateConfig()) == DAYS
     assert "1 days lack one of the logs and are left out: 2026-06-04" in caplog.text
 
 
@@ -164,7 +164,7 @@ def test_a_day_without_rows_in_a_first_load_is_normal(settings):
         table = app_rows([("ann", "x", "y", time) for time in times]).rename_columns(list(log.required))
         deliver(settings, f"{log.dataset}.parquet", table)
         ingest.ingest_chunk(settings, log, DAYS[0], DAYS[2], now=NOW)
-    assert validate.plan_validate(settings, ValidateConfig()) == DAYS
+    assert validated.days_to_validate(settings, ValidateConfig()) == DAYS
     assert [sorted(each["rows"]) for each in validate.validate_range(settings, DAYS, ValidateConfig())] == [
         ["app_logs", "item_logs"],
         ["app_logs"],
@@ -186,7 +186,7 @@ def test_volume_out_of_its_limits_warns_and_the_day_counts_as_validated(three_da
     verdict = validate.validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5))["facts"]["verdict"]
     assert verdict["success"]
     assert any(warning.startswith("volume_ratio = 1.0") and "2026-06-03 app_logs" in warning for warning in verdict["warnings"])
-    assert validate.plan_validate(three_days, ValidateConfig(first_day=DAYS[2])) == []
+    assert validated.days_to_validate(three_days, ValidateConfig(first_day=DAYS[2])) == []
 
 
 def test_volume_out_of_its_limits_stops_the_day_by_setting(three_days):
@@ -197,7 +197,7 @@ def test_volume_out_of_its_limits_stops_the_day_by_setting(three_days):
 def test_an_unknown_category_above_the_limit_stops_the_day(three_days):
     with pytest.raises(AuditError, match=r"new_category_share = 0\.66\d+ at day 2026-06-03 app_logs \(music\), expected at most 0\.2"):
         validate.validate_day(three_days, DAYS[2], FEW_ROWS)
-    assert DAYS[2] in validate.plan_validate(three_days, ValidateConfig())
+    assert DAYS[2] in validated.days_to_validate(three_days, ValidateConfig())
 
 
 def test_user_ids_that_do_not_meet_stop_the_day(three_days):

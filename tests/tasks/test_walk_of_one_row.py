@@ -27,7 +27,8 @@ from tasks.score import plan_score, score
 from tasks.settings import Settings
 from tasks.simulate import simulate
 from tasks.train import train
-from tasks.validate import plan_validate, validate_range, validated_uri
+from tasks.validate import validate_range
+from tasks.validated import days_to_validate, validated_uri
 from tests.tasks.registry import AIRFLOW
 
 DAY = date(2026, 6, 10)
@@ -48,7 +49,7 @@ def walk(registry: Settings) -> tuple[Settings, dict[str, Any]]:
         for chunk in plan_ingest(registry, log, None, None, 31, now=NOW):
             ingest_chunk(registry, log, date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]), now=NOW)
     ingest_users(registry)
-    validate_range(registry, plan_validate(registry, ValidateConfig()), ValidateConfig())
+    validate_range(registry, days_to_validate(registry, ValidateConfig()), ValidateConfig())
     planned = plan_training(registry, CONFIG)
     dataset = build_dataset(registry, CONFIG, *map(date.fromisoformat, planned["days"]), planned["fingerprint"])
     training = train(registry, CONFIG, dataset, planned["fingerprint"], AIRFLOW)

@@ -1,0 +1,91 @@
+"""Which curated days are validated as they stand: read from the manifests, with no engine."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from mfn_core.errors import InsufficientDataError
+from mfn_core.schema import LOGS, PARTITION, LogSchema, View
+from tasks import curated, manifest, receipt, storage
+from tasks.dag_configs import ValidateConfig
+from tasks.manifest import Manifest
+from tasks.settings import Settings
+
+_NAMED = 5
+
+logger = logging.getLogger(__name__)
+
+Published = dict[View, dict[date, Manifest]]
+
+
+def days_to_validate(settings: Settings, config: ValidateConfig) -> list[date]:
+    """The days of the config's range that are published and not validated as they stand.
+
+    Raises:
+        InsufficientDataError: the one day asked for is not published in every log.
+    """
+    published = published_days(settings, config.first_day, config.last_day)
+    days = sorted({day for found in published.values() for day in found})
+    if config.first_day is not None and config.first_day == config.last_day:
+        days = [config.first_day]
+    complete = [day for day in days if not _missing_logs(settings, published, day)]
+    if len(complete) < len(days):
+        left_out = [day for day in days if day not in complete]
+        if len(days) == 1:
+            check_published(settings, published, days)
+        logger.warning("%d days lack one of the logs and are left out: %s", len(left_out), named(left_out))
+    open_days = [day for day in complete if not is_validated(settings, published, day)]
+    if not open_days:
+        logger.info("nothing to do: all %d published days are validated as they stand", len(complete))
+    return open_days
+
+
+def validated_uri(settings: Settings, day: date) -> str:
+    """Folder of the verdict on a day."""
+    return storage.join(settings.store, "validated", f"{PARTITION}={day}")
+
+
+def published_days(settings: Settings, first_day: date | None, last_day: date | None) -> Published:
+    """The manifests of the curated days of a range, by view."""
+    return {
+        view: {date.fromisoformat(each.facts[PARTITION]): each for each in curated.partitions(settings, LOGS[view], first_day, last_day)}
+        for view in settings.views
+    }
+
+
+def _missing_logs(settings: Settings, published: Published, day: date) -> list[LogSchema]:
+    """The logs that should have a day and have not: days without rows are normal in a first load."""
+    return [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
+
+
+def check_published(settings: Settings, published: Published, days: Iterable[date]) -> None:
+    """Refuse a day that a log lacks.
+
+    Raises:
+        InsufficientDataError: a day is not published in every log of the deployment.
+    """
+    for day in days:
+        missing = _missing_logs(settings, published, day) or [
+            LOGS[view] for view in published if not any(day in found for found in published.values())
+        ]
+        if missing:
+            names = " and ".join(log.dataset for log in missing)
+            raise InsufficientDataError(
+                f"{curated.partition_uri(settings, missing[0], day)}: {day} is not published in {names}, expected in every log of "
+                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only"
+            )
+
+
+def digests(published: Published, day: date) -> dict[str, str]:
+    """Digest of each log's day."""
+    return {LOGS[view].dataset: found[day].digest for view, found in published.items() if day in found}
+
+
+def is_validated(settings: Settings, published: Published, day: date) -> bool:
+    """Whether the day was judged with these curated logs, under whatever limits: a wider one set by hand stays good."""
+    return manifest.find(validated_uri(settings, day), manifest.digest_of(digests(published, day))) is not None
+
+
+def named(things: Sequence[object]) -> str:
+    """The first few, for a message."""
+    return ", ".join(str(each) for each in things[:_NAMED]) + (" …" if len(things) > _NAMED else "")
