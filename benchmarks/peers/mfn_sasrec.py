@@ -46,10 +46,10 @@ def main(options: argparse.Namespace) -> None:
 
         meter: Meter
 
-        def _losses(self, batch: Batch) -> Losses:
+        def _losses(self, batch: Batch, num_targets: int | None = None) -> Losses:
             if self.meter.step(len(batch.rows_B), int((batch.targets_BL > UNKNOWN).sum())):
                 raise TimeIsUpError
-            return super()._losses(batch)
+            return super()._losses(batch, num_targets)
 
         def train(self) -> None:
             """Epochs without validation until the seconds are over."""

@@ -44,7 +44,7 @@ def test_every_dependency_has_a_lower_bound(dependency: str) -> None:
 def test_make_alone_lists_the_targets() -> None:
     listed = re.findall(r"^  make ([\w-]+)", make(), flags=re.MULTILINE)
 
-    measures = ["train", "etl", "audit", "eval", "serve", "step", "scale", "gpu"]
+    measures = ["train", "peers", "whole", "etl", "audit", "eval", "serve", "step", "scale", "gpu"]
     benchmarks = ["bench-peers-env", *(f"bench-{name}" for name in measures), "bench-report"]
     assert listed == ["help", "install", "demo", "compare", "test", "check", *benchmarks, "up", "down", "constraints", "picture", "clean"]
 
