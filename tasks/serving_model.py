@@ -32,11 +32,10 @@ class ServingModel(PythonModel):
         """Answer every row of the request; see ``mfn_core.inference.serving``."""
         asked = {"top_k": DEFAULT_TOP_K, **(params or {})}
         try:
-            rows = answer(self._predictor, model_input, **asked)
+            return answer(self._predictor, model_input, **asked, facts={"model_version": self._version})
         except PermanentError as error:
             # Of any other exception the scoring server tells its client no more than "unexpected".
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return rows.assign(model_version=self._version)
 
 
 def _registered_version(folder: Path) -> str | None:

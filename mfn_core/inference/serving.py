@@ -1,6 +1,8 @@
 """The answer to a serving request: raw histories in, one JSON-able row per user out."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -29,7 +31,14 @@ _EXAMPLE: dict[View, dict[str, list[str]]] = {
 }
 
 
-def answer(predictor: Predictor, request: pd.DataFrame, *, top_k: int = DEFAULT_TOP_K, as_of: str | None = None) -> pd.DataFrame:
+def answer(
+    predictor: Predictor,
+    request: pd.DataFrame,
+    *,
+    top_k: int = DEFAULT_TOP_K,
+    as_of: str | None = None,
+    facts: Mapping[str, str | None] = MappingProxyType({}),
+) -> pd.DataFrame:
     """Answer one request, in its row order.
 
     Args:
@@ -37,6 +46,7 @@ def answer(predictor: Predictor, request: pd.DataFrame, *, top_k: int = DEFAULT_
         request: ``user_id`` and lists of ids, categories and times per view; see ``raw_histories``.
         top_k: items per user, 1 to 1000.
         as_of: ISO-8601 day (00:00 UTC) or time with a zone; later events are not read. Empty: now.
+        facts: further columns, the same in every row.
 
     Returns:
         ``user_id, embedding, activity_probability, attribute_probabilities, top_items, top_scores``. What the model did not
@@ -58,6 +68,7 @@ def answer(predictor: Predictor, request: pd.DataFrame, *, top_k: int = DEFAULT_
         "attribute_probabilities": _attribute_rows(said),
         "top_items": [items.tolist() for items in said.top_items],
         "top_scores": [scores.tolist() for scores in said.top_scores],
+        **{name: [value] * len(said) for name, value in facts.items()},
     }
     return pd.DataFrame(columns)
 
