@@ -102,10 +102,10 @@ def _hash(row) -> dt.uint64:  # type: ignore[empty-body]  # the engine has the b
 
 
 @ibis.udf.scalar.builtin(name="epoch_us")
-def _epoch_us(time: dt.Timestamp("UTC")) -> dt.int64:  # type: ignore[empty-body]
+def _epoch_us(time: dt.Timestamp("UTC")) -> dt.int64:  # type: ignore[empty-body]  # likewise
     """Microseconds since 1970."""
 
 
 @ibis.udf.scalar.builtin(name="make_timestamp")
-def _make_timestamp(microseconds: dt.int64) -> dt.timestamp:  # type: ignore[empty-body]
+def _make_timestamp(microseconds: dt.int64) -> dt.timestamp:  # type: ignore[empty-body]  # likewise
     """A time without a zone."""
