@@ -100,6 +100,7 @@ def main(options: argparse.Namespace) -> None:
         rank = partial(predictor.rank_targets, dataset.histories, rows, dataset.held_out_B, prefix="test")
         facts |= ranked(rank(), time.perf_counter() - began)
         run._network.blend.shares_K.zero_()
+        run._network.blend.popularity_share.zero_()
         facts["ndcg10_alone"] = figures(rank())["ndcg10"]
     write(options, facts, ("torch", "numpy"))
 

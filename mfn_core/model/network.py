@@ -84,7 +84,7 @@ class MacroMicroFusionNetwork(nn.Module):
         self.apps = CatalogueHead(num_ids=num_macro_ids, width=width)
         self.successors = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=1)
         self.neighbours = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=transition_window)
-        self.blend = ItemBlend(_FIRST_SHARES)
+        self.blend = ItemBlend(num_micro_ids, _FIRST_SHARES)
         self.macro_pooling = CategoryPooling(num_categories=num_macro_categories, width=width)
         self.micro_pooling = CategoryPooling(num_categories=num_micro_categories, width=width)
         self.affinity = CategoryAffinity(width)
@@ -135,7 +135,9 @@ class MacroMicroFusionNetwork(nn.Module):
         """Counts what follows what, and how often each item and app occurs, in the events that are not held out."""
         for table in (self.successors, self.neighbours):
             table.fit(histories.micro, held_out_B)
-        self.items.start_from(item_shares(histories.micro, held_out_B, len(self.items.bias)))
+        popularity_N = item_shares(histories.micro, held_out_B, len(self.items.bias))
+        self.items.start_from(popularity_N)
+        self.blend.log_popularity_N.copy_(torch.from_numpy(np.log(popularity_N)))
         self.apps.start_from(item_shares(histories.macro, np.zeros_like(held_out_B), len(self.apps.bias)))
 
     def evidence(self, encoded: Encoded, batch: Batch) -> Evidence:
@@ -184,7 +186,7 @@ class MacroMicroFusionNetwork(nn.Module):
     def counted_names(self) -> frozenset[str]:
         """Names in the state dict of what ``count`` sets once and nothing learns."""
         tables = {"successors": self.successors, "neighbours": self.neighbours}
-        return frozenset(f"{name}.{part}" for name, table in tables.items() for part in table.state_dict())
+        return frozenset(f"{name}.{part}" for name, table in tables.items() for part in table.state_dict()) | {"blend.log_popularity_N"}
 
     @property
     def label_readers(self) -> list[LabelReader]:

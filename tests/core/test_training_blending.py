@@ -35,8 +35,11 @@ def _answer(users: np.ndarray, preferred: int, named: list[int], targets: list[i
     return Answer(users, own, (Gains(items_B1, (items_B1 != PAD).float()),), torch.tensor(targets, dtype=torch.int64), seen_BL)
 
 
-def fitted(said: list[Answer]) -> ItemBlend:
-    blend = ItemBlend([0.3])
+def fitted(said: list[Answer], *, popular: int | None = None) -> ItemBlend:
+    """The blend of items that are equally popular, but for one whose popularity is e times as high."""
+    blend = ItemBlend(NUM_ITEMS, [0.3])
+    if popular is not None:
+        blend.log_popularity_N[popular] = 1
     fit_blend(blend, said)
     return blend
 
@@ -47,10 +50,19 @@ def test_a_table_that_is_right_gains_share_and_one_that_is_wrong_loses_it() -> N
 
 
 def test_a_network_that_is_right_is_sharpened_and_one_that_is_wrong_is_blunted() -> None:
-    # z is the answer of three users in four, w of the others: log 3 = 1.10 apart would be likeliest. With the prior of 5 of 40 users:
-    # d/ds [log(1 + e^s) - .75 s + .125 log(s)^2] = 0.
-    assert fitted(answers(Z, SILENT)).sharpness.item() == pytest.approx(1.0442, abs=1e-3)
+    # z is the answer of three users in four, w of the others: likeliest would be log 3 = 1.10 apart, best for the mean root of the
+    # chance is log 9 = 2.20. With the prior of half a user of 40: the minimum of -2 (.75 sqrt(p) + .25 sqrt(1-p)) + .0125 log(s)^2,
+    # p = 1 / (1 + e^-s).
+    assert fitted(answers(Z, SILENT)).sharpness.item() == pytest.approx(1.9832, abs=1e-3)
     assert fitted(answers(W, SILENT)).sharpness.item() < 0.5
+
+
+def test_popularity_that_is_right_gains_share_and_one_that_is_wrong_loses_it() -> None:
+    silent = answers(X, SILENT)
+    # The share s of z's log popularity: the minimum of -2 (.75 sqrt(p) + .25 sqrt(1-p)) + .0125 s^2, p = 1 / (1 + e^-s).
+    assert fitted(silent, popular=Z).popularity_share.item() == pytest.approx(1.4886, abs=1e-3)
+    assert fitted(silent, popular=W).popularity_share.item() == pytest.approx(-1.4886, abs=1e-3)
+    assert fitted(silent).popularity_share.item() == 0
 
 
 def test_seen_items_take_no_part_as_in_the_ranking() -> None:
@@ -64,7 +76,8 @@ def test_a_target_that_was_seen_takes_part_all_the_same() -> None:
 
 
 def test_one_user_does_not_carry_the_shares_away() -> None:
-    assert fitted(answers(X, RIGHT[1:2], targets=TARGETS[1:2])).shares_K.item() == pytest.approx(0.3, abs=0.1)
+    # Without the prior the share would grow for ever; with it, the minimum of -2 sqrt(1 / (1 + e^-a)) + .5 (a - .3)^2.
+    assert fitted(answers(X, RIGHT[1:2], targets=TARGETS[1:2])).shares_K.item() == pytest.approx(0.5865, abs=1e-3)
 
 
 def test_a_target_that_the_vocabulary_lacks_says_nothing() -> None:
@@ -98,4 +111,4 @@ def test_answers_of_inference_mode_and_autocast_are_fitted_in_float32() -> None:
         said = answers(Z, SILENT)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         blend = fitted(said)
-    assert blend.sharpness.item() == pytest.approx(1.0442, abs=1e-3)
+    assert blend.sharpness.item() == pytest.approx(1.9832, abs=1e-3)

@@ -167,7 +167,7 @@ def test_held_out_items_are_never_learned(tmp_path, network):
 def test_the_shares_of_the_score_are_chosen_and_kept_with_the_weights(tmp_path):
     train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
     untrained = build_network(NETWORK, DATASET.vocabularies, DATASET.attribute_classes).state_dict()
-    for name in ("blend.sharpness", "blend.shares_K"):
+    for name in ("blend.sharpness", "blend.popularity_share", "blend.shares_K"):
         assert not torch.allclose(best_weights(tmp_path)[name], untrained[name], atol=1e-3)
 
 
