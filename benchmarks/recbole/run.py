@@ -172,6 +172,7 @@ def train(options: argparse.Namespace, settings: Settings, config: Config, loade
     init_seed(options.seed, reproducibility=True)
     train_data.generator.manual_seed(options.seed)  # a trial is the same whatever was tried before it
     model = get_model(options.model)(config, train_data.dataset).to(config["device"])
+    torch.autograd.set_detect_anomaly(False)  # RecBole's module SINE sets it for every model: slower, with the same result
     trainer = OurTrainer(config, model, ours, options.rows_per_epoch, 60 * options.minutes, options.mask_seen)
     with contextlib.suppress(OutOfTimeError):
         trainer.fit(train_data, valid_data, verbose=False, callback_fn=trainer.stop_in_time)
