@@ -9,6 +9,7 @@ two is its figure. Scoring: what ``mfn_score`` does from the logs, which it sort
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -47,7 +48,7 @@ def main() -> None:
         quarter = write_dataset(Path(scratch) / "quarter", Size(options.users // 4, options.events, options.items))
         few = write_dataset(Path(scratch) / "few", Size(options.scored_users, options.events, options.items))
         ranking = interleaved({name: partial(_rank, folder, name, options) for name in _RANKERS}, options.rounds)
-        memory = {name: in_process(rank, str(each), options.threads) for name, each in (("quarter", quarter), ("all", folder))}
+        memory = {name: in_process(ranking_growth, str(each), options.threads) for name, each in (("quarter", quarter), ("all", folder))}
         scoring = _scoring(few, options)
     users = medians(ranking)
     seconds = medians(scoring)
@@ -58,6 +59,7 @@ def main() -> None:
             **{f"eval_users_per_s_{name}": value for name, value in users.items()},
             "eval_peak_rss_gib_quarter_of_users": memory["quarter"].peak_rss_gib,
             "eval_peak_rss_gib": memory["all"].peak_rss_gib,
+            "eval_rss_growth_mib": memory["all"].value,
             "score_time_vs_forward": seconds["score"] / seconds["forward_with_item_scores"],
             "score_time_vs_forward_without_item_scores": seconds["score"] / seconds["forward"],
             "score_users_per_s": options.scored_users / seconds["score"],
@@ -70,6 +72,7 @@ def main() -> None:
             f"scoring: {options.scored_users} users, {options.events} events in either view, ten items each",
             "forward: collated batches through the network; with item scores: and the scores of all items for each user",
             "memory: the process that opens the dataset, counts its transitions and ranks; a quarter of the users beside all",
+            "growth: of the peak in one process, from the ranking of a quarter of the users to the ranking of all",
         ],
     )
 
@@ -87,12 +90,16 @@ def _rank(folder: Path, name: str, options: argparse.Namespace) -> float:
     return json.loads(out.read_text(encoding="utf-8"))["eval_users_per_s"]
 
 
-def rank(folder: str, threads: int) -> int:
-    """Rank every user's last item with an untrained network of both views."""
+def ranking_growth(folder: str, threads: int) -> float:
+    """Rank the last items of a quarter of the users, then of all, by an untrained network of both views; MiB that the second took more."""
     dataset = Dataset.open(Path(folder))
     predictor = _predictor(dataset, threads)
     rows = np.flatnonzero(dataset.held_out_B == 2)
-    return len(predictor.rank_targets(dataset.histories, rows, dataset.held_out_B, prefix="test"))
+    peaks: list[int] = []
+    for some in (rows[: len(rows) // 4], rows):
+        predictor.rank_targets(dataset.histories, some, dataset.held_out_B, prefix="test")
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return (peaks[1] - peaks[0]) / 1024
 
 
 def _scoring(folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:

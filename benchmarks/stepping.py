@@ -86,10 +86,11 @@ def operations_of(network: MacroMicroFusionNetwork, batch: Batch, sampling: Samp
     """
     forward = _operations_of_view(network.macro, batch.macro_lengths_B) + _operations_of_view(network.micro, batch.micro_lengths_B)
     forward += 2 * network.next_item.macro.weight.numel() * int(batch.micro_lengths_B.sum())
-    catalogues = ((network.items, sampling.items, batch.targets_BL), (network.apps, sampling.apps, batch.macro_ids_BL[:, 1:]))
-    for catalogue, sampler, targets_BL in catalogues:
-        num_scored = len(catalogue.weight) - (UNKNOWN + 1) if sampler is None else sampler.num_negatives + 1
-        forward += 2 * catalogue.weight.shape[1] * num_scored * int((targets_BL > UNKNOWN).sum())
+    catalogues = ((network.micro, sampling.items, batch.targets_BL), (network.macro, sampling.apps, batch.macro_ids_BL[:, 1:]))
+    for view, sampler, targets_BL in catalogues:
+        table = view.embedding.ids
+        num_scored = table.num_embeddings - (UNKNOWN + 1) if sampler is None else sampler.num_negatives + 1
+        forward += 2 * table.embedding_dim * num_scored * int((targets_BL > UNKNOWN).sum())
     return 3 * forward
 
 

@@ -107,7 +107,7 @@ class TrainingConfig(Config):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
     max_epochs: int = Field(30, ge=1, le=10_000, description="Upper limit of epochs.")
-    patience: int = Field(5, ge=1, le=1000, description="Epochs without a better validation score before training stops.")
+    patience: int = Field(8, ge=1, le=1000, description="Epochs without a better validation score before training stops.")
     max_minutes: float = Field(600, gt=0, description="Training stops after the first epoch that ends past this many minutes.")
     gradient_clip: float = Field(5.0, gt=0, description="Upper limit of the gradient norm.")
     activity_weight: float = Field(

@@ -123,7 +123,8 @@ def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tup
         _check_parts(log, parts, counts)
         for source in sources:
             _check_duplicates(settings, log, source, *_of(source, parts, counts))
-        summaries = publication.publish(connection, settings, log, parts, counts, sources, homes, span, Path(aside))
+        intake = publication.Intake(span, sources, parts, counts, homes)
+        summaries = publication.publish(connection, settings, log, intake, Path(aside))
     for source in sources:
         _acknowledge(settings, log, source, *_of(source, parts, counts), span, reach)
     return summaries

@@ -61,6 +61,17 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class Intake:
+    """What was read of a log."""
+
+    span: tuple[date, date]  # the days that were asked for
+    sources: Sequence[Source]  # that were read
+    parts: Sequence[Part]  # the accepted rows, by source and day: of ``reading.write_parts``
+    counts: Sequence[Count]  # of all rows: of ``log_rows.count``
+    homes: Homes  # the days that rejected rows are counted in: of ``quarantine.homes``
+
+
+@dataclass(frozen=True)
 class Day:
     """One curated day as it will be."""
 
@@ -82,28 +93,14 @@ class Day:
         return {each["file"] for each in self.old.facts[_CONTRIBUTIONS].values()} | set(self.old.facts[curated.FILES])
 
 
-def publish(
-    connection: Backend,
-    settings: Settings,
-    log: LogSchema,
-    parts: Sequence[Part],
-    counts: Sequence[Count],
-    sources: Sequence[Source],
-    homes: Homes,
-    span: tuple[date, date],
-    aside: Path,
-) -> list[dict[str, Any]]:
+def publish(connection: Backend, settings: Settings, log: LogSchema, intake: Intake, aside: Path) -> list[dict[str, Any]]:
     """Merge the accepted rows into their curated days, audit these, and publish them.
 
     Args:
         connection: to merge by.
         settings: of the installation.
         log: which log.
-        parts: of ``reading.write_parts``.
-        counts: of ``log_rows.count``.
-        sources: that were read.
-        homes: of ``quarantine.homes``.
-        span: the days that were read.
+        intake: what was read of it.
         aside: folder of the parts, and of those that merging adds.
 
     Returns:
@@ -112,12 +109,12 @@ def publish(
     Raises:
         AuditError: the rows fail the suite; nothing is published.
     """
-    days = _affected_days(settings, log, parts, counts, sources, homes, span)
+    days = _affected_days(settings, log, intake)
     kept = [day for day in days if day.contributions]
     summaries = [_withdraw(settings, log, day) for day in days if not day.contributions]
     if kept:
-        paths = {(part.source, part.day): part.path for part in parts}
-        single = {part.day: MergedDay(part.day, part.measures, _late_rows(part), None) for part in parts}
+        paths = {(part.source, part.day): part.path for part in intake.parts}
+        single = {part.day: MergedDay(part.day, part.measures, _late_rows(part), None) for part in intake.parts}
         several = [day for day in kept if len(day.contributions) > 1 or not day.fresh]
         merged = single | {each.day: each for each in _merged(connection, settings, log, several, paths, aside)}
         metrics = [_metrics(day, merged[day.day]) for day in kept]
@@ -142,39 +139,31 @@ def _part_name(measures: Measures) -> str:
     return f"part-{manifest.digest_of(measures.rows, str(measures.hash_sum))[:12]}.parquet"
 
 
-def _affected_days(
-    settings: Settings,
-    log: LogSchema,
-    parts: Sequence[Part],
-    counts: Sequence[Count],
-    sources: Sequence[Source],
-    homes: Homes,
-    span: tuple[date, date],
-) -> list[Day]:
+def _affected_days(settings: Settings, log: LogSchema, intake: Intake) -> list[Day]:
     """Every day that the sources contribute to now, or did before, with all its contributions."""
-    digests = {source.name: receipt.digest(settings, log, source) for source in sources}
+    digests = {source.name: receipt.digest(settings, log, source) for source in intake.sources}
     fresh: dict[date, dict[str, Contribution]] = {}
     quarantined: Counter[tuple[str, date]] = Counter()
-    for each in counts:
+    for each in intake.counts:
         if each.reason is not None:
-            quarantined[each.source, homes[each.source, each.day]] += each.rows
-    for part in parts:
+            quarantined[each.source, intake.homes[each.source, each.day]] += each.rows
+    for part in intake.parts:
         name = _part_name(part.measures)
         fresh.setdefault(part.day, {})[part.source] = Contribution(
             name, part.measures.rows, part.arrived, quarantined[part.source, part.day], digests[part.source]
         )
     return [
-        _merged_day(settings, log, day, fresh.get(day, {}), set(digests), span)
-        for day in sorted(fresh.keys() | _former_days(settings, log, sources, span))
+        _merged_day(settings, log, day, fresh.get(day, {}), set(digests), intake.span)
+        for day in sorted(fresh.keys() | _former_days(settings, log, intake))
     ]
 
 
-def _former_days(settings: Settings, log: LogSchema, sources: Sequence[Source], span: tuple[date, date]) -> set[date]:
+def _former_days(settings: Settings, log: LogSchema, intake: Intake) -> set[date]:
     """Days that the sources contributed to when they were read last."""
     found: set[date] = set()
-    for source in sources:
+    for source in intake.sources:
         if source.day is None:
-            found.update(curated.days(settings, log, *span))
+            found.update(curated.days(settings, log, *intake.span))
         elif (old := receipt.read_daily(settings, log, source.day)) is not None:
             found.update(receipt.days(old))
     return found

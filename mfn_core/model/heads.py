@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.encoder import gather_events
 
-_INITIAL_STD = 0.05  # as the embeddings
-
 
 class ClassificationHead(nn.Module):
     """A two-layer perceptron on u: logits of an attribute's classes, or the one logit of activity."""
@@ -23,12 +21,11 @@ class ClassificationHead(nn.Module):
         return self.layers(user_BD)
 
 
-class CatalogueHead(nn.Module):
-    """What a query is multiplied with: a table of its own, apart from the one that events are read with, and a bias per entry."""
+class CatalogueBias(nn.Module):
+    """A bias per entry; beside it an entry is scored by the embedding that events of it are read with."""
 
-    def __init__(self, *, num_ids: int, width: int) -> None:
+    def __init__(self, num_ids: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_ids, width).normal_(std=_INITIAL_STD))
         self.bias = nn.Parameter(torch.zeros(num_ids))
 
     def start_from(self, share_N: NDArray[np.float64]) -> None:

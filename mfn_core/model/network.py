@@ -21,7 +21,7 @@ from mfn_core.model.blend import ItemBlend
 from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
-from mfn_core.model.heads import CatalogueHead, NextItemQuery
+from mfn_core.model.heads import CatalogueBias, NextItemQuery
 from mfn_core.model.joint import JointReaders
 from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
 from mfn_core.model.reader import NUM_READINGS, READING_WIDTH, Fusion, LabelReader, read, readers_of
@@ -79,9 +79,9 @@ class MacroMicroFusionNetwork(nn.Module):
             max_length=max_micro_length,
         )
         self.next_item = NextItemQuery(width)
-        self.items = CatalogueHead(num_ids=num_micro_ids, width=width)
+        self.items = CatalogueBias(num_micro_ids)
         self.next_app = nn.LayerNorm(width)
-        self.apps = CatalogueHead(num_ids=num_macro_ids, width=width)
+        self.apps = CatalogueBias(num_macro_ids)
         self.successors = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=1)
         self.neighbours = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=transition_window)
         self.blend = ItemBlend(num_micro_ids, _FIRST_SHARES)
@@ -147,7 +147,7 @@ class MacroMicroFusionNetwork(nn.Module):
     def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor) -> ItemScores:
         """The network's own scores of the item that follows each of the flat micro positions: what it is trained on."""
         query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
-        return ItemScores.plain(query_BLD.flatten(0, 1)[positions_P], self.items.weight, self.items.bias)
+        return ItemScores.plain(query_BLD.flatten(0, 1)[positions_P], self.micro.embedding.ids.weight, self.items.bias)
 
     def last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
         """Blended scores of the item that follows the whole micro history."""
@@ -161,7 +161,7 @@ class MacroMicroFusionNetwork(nn.Module):
         """
         last_B1 = (batch.micro_lengths_B - 1).clamp(min=0)[:, None]
         query_B1D = self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B1))
-        return ItemScores.plain(query_B1D.squeeze(1), self.items.weight, self.items.bias)
+        return ItemScores.plain(query_B1D.squeeze(1), self.micro.embedding.ids.weight, self.items.bias)
 
     def ranking_scores(self, batch: Batch) -> ItemScores:
         """``last_item_scores`` of a batch whose app events all precede the target, as those of a ranking do; in evaluation."""
@@ -170,7 +170,7 @@ class MacroMicroFusionNetwork(nn.Module):
     def own_ranking_scores(self, batch: Batch) -> ItemScores:
         """``own_last_item_scores`` of such a batch."""
         user_macro_BD, user_micro_BD = encode_users(self.macro, self.micro, self._seen(batch))
-        return ItemScores.plain(self.next_item.joined(user_micro_BD, user_macro_BD), self.items.weight, self.items.bias)
+        return ItemScores.plain(self.next_item.joined(user_micro_BD, user_macro_BD), self.micro.embedding.ids.weight, self.items.bias)
 
     def gains(self, batch: Batch) -> tuple[Gains, ...]:
         """What the tables of counts add to the scores of the item that follows the whole micro history, by source."""
@@ -180,7 +180,9 @@ class MacroMicroFusionNetwork(nn.Module):
 
     def next_app_scores(self, encoded: Encoded, positions_P: Tensor) -> ItemScores:
         """Scores of the app that follows each of the flat macro positions."""
-        return ItemScores.plain(self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P]), self.apps.weight, self.apps.bias)
+        return ItemScores.plain(
+            self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P]), self.macro.embedding.ids.weight, self.apps.bias
+        )
 
     @property
     def counted_names(self) -> frozenset[str]:

@@ -36,6 +36,5 @@ def sampling_of(network: Network, dataset: Dataset, config: TrainingConfig, devi
     if not isinstance(network, MacroMicroFusionNetwork):
         return Sampling(items, None), tables
     apps = sampler(dataset.histories.macro, np.zeros_like(dataset.held_out_B), network.macro)
-    tables += [network.items.weight] if items and items.is_sparse else []
-    tables += [network.macro.embedding.ids.weight, network.apps.weight] if apps and apps.is_sparse else []
+    tables += [network.macro.embedding.ids.weight] if apps and apps.is_sparse else []
     return Sampling(items, apps), tables

@@ -65,7 +65,7 @@ def test_a_loaded_network_is_ready_to_predict(folder: Path) -> None:
 
 def test_a_network_in_bundle_has_the_sizes_of_its_vocabularies(folder: Path) -> None:
     network = load_bundle(folder).network
-    assert (network.items.weight.shape, network.micro.embedding.ids.weight.shape) == ((5, 8), (5, 8))
+    assert (network.items.bias.shape, network.micro.embedding.ids.weight.shape) == ((5,), (5, 8))
 
 
 def test_a_paper_network_comes_back_as_one(tmp_path: Path) -> None:

@@ -252,12 +252,13 @@ class TestDefaultNetwork:
         torch.testing.assert_close(items, torch.tensor([3e-5] * 5 + [1.0] * 3 + [3e-5] * 2), rtol=1e-3, atol=0)
         torch.testing.assert_close(apps[3:5], torch.tensor([1.0, 1 / 3]))
 
-    def test_apps_are_scored_by_their_own_table(self) -> None:
+    def test_items_and_apps_are_scored_by_the_embeddings_that_they_are_read_with(self) -> None:
         network, batch = tiny_network(), batch_of(ANNA)
         encoded = network.encode(batch)
-        scores = dense(network.next_app_scores(encoded, torch.tensor([1])))
+        apps, items = network.next_app_scores(encoded, torch.tensor([1])), network.next_item_scores(encoded, batch, torch.tensor([1]))
         query_D = network.next_app(encoded.macro_hidden_BLD[0, 1])
-        torch.testing.assert_close(scores[0], network.apps.weight @ query_D + network.apps.bias)
+        torch.testing.assert_close(dense(apps)[0], network.macro.embedding.ids.weight @ query_D + network.apps.bias)
+        torch.testing.assert_close(dense(items)[0], network.micro.embedding.ids.weight @ items.query_PD[0] + network.items.bias)
 
     def test_what_has_followed_gains(self) -> None:
         network, batch = tiny_network(), batch_of(ANNA)
@@ -305,7 +306,7 @@ class TestDefaultNetwork:
     def test_the_default_settings_give_the_shapes_of_the_documentation(self) -> None:
         shapes = shapes_of(NetworkConfig(width=64))
         assert shapes["macro.embedding.ids.weight"] == (14, 64)
-        assert shapes["items.weight"] == shapes["micro.embedding.ids.weight"] == (22, 64)
+        assert (shapes["items.bias"], shapes["micro.embedding.ids.weight"]) == ((22,), (22, 64))
         assert build_network(NetworkConfig(width=64), patterned_dataset().vocabularies, {}).blend.shares_K.shape == (3,)
         # Counts, concatenation, product, alignment: a gate each.
         assert shapes["readers.1.readers.2.experts.gates.3.weight"] == (4, 4 * 32, 32)
