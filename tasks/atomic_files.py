@@ -26,6 +26,7 @@ from mfn_core.schema import SPLITS, UNKNOWN, USER_ID
 
 HeldOut = Literal["validation", "test"]
 
+SECONDS = "seconds_of_all_trials"  # in the JSON of a run
 NOT_KNOWN = torch.finfo(torch.float32).min  # behind every item that the model knows, and before those that must not be recommended
 
 _DROPPED: dict[HeldOut, int] = {"validation": 2, "test": 1}  # events at the end that are no input; the first of them is the target

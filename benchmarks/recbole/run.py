@@ -221,7 +221,7 @@ def facts_of(options: argparse.Namespace, trials: list[Trial], best: Trial, seco
         "model": options.model,
         "seed": options.seed,
         **best.facts(),
-        "seconds_of_all_trials": round(seconds, 1),
+        atomic_files.SECONDS: round(seconds, 1),
         "trials": [trial.facts() for trial in trials],
         "options": {name: getattr(options, name) for name in limits},
         "versions": {name: version(name) for name in ("recbole", "torch")},

@@ -32,7 +32,7 @@ from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import DownstreamTask
 from mfn_core.training import BUNDLE
 from mfn_core.training.encoders import SETTINGS_OF_LABELS
-from tasks import manifest, storage
+from tasks import atomic_files, manifest, storage
 from tasks.comparison import atlas
 from tasks.comparison.atlas import Atlas
 from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
@@ -204,7 +204,7 @@ def _recbole(config: CompareConfig, model: str, seed: int) -> _Measured:
     try:
         mask_seen, settings = facts["options"]["mask_seen"], facts["options"] | facts["settings"]
         tuning = {"trials": len(facts["trials"]), "settings": facts["settings"]}
-        validation, seconds = facts["validation"], float(facts["seconds_in_all"])
+        validation, seconds = facts["validation"], float(facts[atomic_files.SECONDS])
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{uri} lacks {error}; run RecBole again") from error
     if mask_seen != config.mask_seen:

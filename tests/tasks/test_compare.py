@@ -14,7 +14,7 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ArtifactError, ConfigError
 from mfn_core.evaluation.evaluator import score
 from mfn_core.inference.predictor import Predictor
-from tasks import compare, manifest, storage
+from tasks import atomic_files, compare, manifest, storage
 from tasks.comparison import lineup, measuring, presentation, statistics
 from tasks.comparison.lineup import NETWORKS, RECBOLE, train_config
 from tasks.comparison.statistics import rows_of
@@ -398,7 +398,7 @@ def recbole(tmp_path, inputs, shared_registry):
         "settings": {"width": 64},
         "validation": {"ndcg@10": 0.5},
         "trials": [{}, {}],
-        "seconds_in_all": 12.5,
+        atomic_files.SECONDS: 12.5,
         "options": {"mask_seen": True, "epochs": 200},
     }
     for seed in (0, 1):
