@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
-from recbole.utils import get_model, init_seed
+from recbole.utils import init_seed
 
 from benchmarks.peers.common import DROPOUT, ENDLESS, LEARNING_RATE, Meter, parser, ranked, write
-from benchmarks.recbole.run import OurTrainer, in_recbole_words, prepare
+from benchmarks.recbole.run import OurTrainer, in_recbole_words, network, prepare
 from mfn_core.data.dataset import Dataset
 
 _MODEL = "SASRec"
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> None:
         for name, value in (in_recbole_words(_MODEL, settings) | {"n_layers": options.layers, "n_heads": options.heads}).items():
             config[name] = value
         init_seed(options.seed, reproducibility=False)
-        model = get_model(_MODEL)(config, train_data.dataset).to(config["device"])
+        model = network(_MODEL, config, train_data)
         trainer = MeteredTrainer(config, model, ours, ENDLESS, float("inf"), mask_seen=True)
         trainer.meter = meter
         with contextlib.suppress(TimeIsUpError):

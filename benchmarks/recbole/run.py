@@ -163,6 +163,16 @@ def numbers(dataset: SequentialDataset, field: str) -> NDArray[np.int64]:
     return np.array([-1, *(int(token) for token in dataset.field2id_token[field][1:])])
 
 
+def network(model: str, config: Config, train_data: Any) -> torch.nn.Module:
+    """RecBole's network, on its device, to be trained without torch's anomaly detection.
+
+    Finding a model imports all of RecBole's, and the module SINE sets the detection for whoever trains after: slower, with the same result.
+    """
+    made = get_model(model)(config, train_data.dataset).to(config["device"])
+    torch.autograd.set_detect_anomaly(False)
+    return made
+
+
 def train(options: argparse.Namespace, settings: Settings, config: Config, loaders: tuple[Any, Any, Any], ours: Dataset) -> Trial:
     """Train one setting until it stops getting better, or its minutes are over."""
     started = time.monotonic()
@@ -171,8 +181,7 @@ def train(options: argparse.Namespace, settings: Settings, config: Config, loade
         config[name] = value
     init_seed(options.seed, reproducibility=True)
     train_data.generator.manual_seed(options.seed)  # a trial is the same whatever was tried before it
-    model = get_model(options.model)(config, train_data.dataset).to(config["device"])
-    torch.autograd.set_detect_anomaly(False)  # RecBole's module SINE sets it for every model: slower, with the same result
+    model = network(options.model, config, train_data)
     trainer = OurTrainer(config, model, ours, options.rows_per_epoch, 60 * options.minutes, options.mask_seen)
     with contextlib.suppress(OutOfTimeError):
         trainer.fit(train_data, valid_data, verbose=False, callback_fn=trainer.stop_in_time)

@@ -251,6 +251,7 @@ class TestDefaultNetwork:
         # A third of the items each; what never occurs counts 1e-5 of the events.
         torch.testing.assert_close(items, torch.tensor([3e-5] * 5 + [1.0] * 3 + [3e-5] * 2), rtol=1e-3, atol=0)
         torch.testing.assert_close(apps[3:5], torch.tensor([1.0, 1 / 3]))
+        torch.testing.assert_close(network.blend.log_popularity_N.exp(), torch.tensor([1e-5] * 5 + [1 / 3] * 3 + [1e-5] * 2))
 
     def test_items_and_apps_are_scored_by_the_embeddings_that_they_are_read_with(self) -> None:
         network, batch = tiny_network(), batch_of(ANNA)
