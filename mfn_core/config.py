@@ -59,6 +59,7 @@ class NetworkConfig(Config):
     )
     num_layers: int = Field(2, ge=1, le=24, description="Transformer layers of each view.")
     num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide the width into heads of even width.")
+    feed_forward_factor: int = Field(4, ge=1, le=16, description="Width of the feed-forward layers, in widths D.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout probability.")
     max_macro_length: int = Field(200, ge=1, le=4096, description="Latest app events read per user.")
     max_micro_length: int = Field(200, ge=1, le=4096, description="Latest item events read per user.")

@@ -20,6 +20,7 @@ from benchmarks.peers.ranking import figures, ranks
 
 LEARNING_RATE = 1e-3
 DROPOUT = 0.2
+FEED_FORWARD_FACTOR = 1  # as wide as the model: RecTools and RePlay have no other
 RANKING_BATCH = 512
 ENDLESS = 1_000_000  # epochs: the budget of seconds ends the training
 TRAIN, VALIDATION, TEST = 0, 1, 2

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import DROPOUT, LEARNING_RATE, Meter, parser, ranked, write
+from benchmarks.peers.common import DROPOUT, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
 from benchmarks.peers.ranking import figures
 from mfn_core.training import worker
 
@@ -74,6 +74,7 @@ def main(options: argparse.Namespace) -> None:
         width=options.width,
         num_layers=options.layers,
         num_heads=options.heads,
+        feed_forward_factor=options.feed_forward_factor,
         dropout=DROPOUT,
         max_micro_length=options.max_length,
         max_macro_length=1,  # the view that is left out would be padded to this length
@@ -106,4 +107,6 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(parser(__doc__).parse_args())
+    options = parser(__doc__)
+    options.add_argument("--feed-forward-factor", type=int, default=FEED_FORWARD_FACTOR, help="4: what the product has by default")
+    main(options.parse_args())

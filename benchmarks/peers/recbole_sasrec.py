@@ -17,7 +17,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
-from benchmarks.peers.common import DROPOUT, ENDLESS, LEARNING_RATE, Meter, parser, ranked, write
+from benchmarks.peers.common import DROPOUT, ENDLESS, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
 from benchmarks.recbole.run import OurTrainer, in_recbole_words, network, prepare
 from mfn_core.data.dataset import Dataset
 
@@ -51,7 +51,8 @@ def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         config, (train_data, _, test_data) = prepare(asked, ours, Path(scratch))
         settings = {"learning_rate": LEARNING_RATE, "width": options.width, "dropout": DROPOUT}
-        for name, value in (in_recbole_words(_MODEL, settings) | {"n_layers": options.layers, "n_heads": options.heads}).items():
+        shape = {"n_layers": options.layers, "n_heads": options.heads, "inner_size": FEED_FORWARD_FACTOR * options.width}
+        for name, value in (in_recbole_words(_MODEL, settings) | shape).items():
             config[name] = value
         init_seed(options.seed, reproducibility=False)
         model = network(_MODEL, config, train_data)

@@ -42,6 +42,7 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
         "width": width,
         "num_layers": config.num_layers,
         "num_heads": num_heads,
+        "feed_forward_factor": config.feed_forward_factor,
         "dropout": config.dropout,
         "max_macro_length": config.max_macro_length,
         "max_micro_length": config.max_micro_length,

@@ -8,20 +8,17 @@ from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import EventEmbedding
 from mfn_core.model.rotary import RotaryPosition
 
-_FEED_FORWARD_FACTOR = 4
-
 
 class TransformerLayer(nn.Module):
-    """Pre-norm layer: attention, then a feed-forward network of four times the width, each behind a residual."""
+    """Pre-norm layer: attention, then a feed-forward network of some times the width, each behind a residual."""
 
-    def __init__(self, *, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, *, width: int, num_heads: int, feed_forward_factor: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = SelfAttention(width=width, num_heads=num_heads)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, _FEED_FORWARD_FACTOR * width), nn.GELU(), nn.Linear(_FEED_FORWARD_FACTOR * width, width)
-        )
+        hidden_width = feed_forward_factor * width
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
         self.dropout = ByteDropout(dropout)
 
     def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
@@ -48,13 +45,25 @@ class ViewEncoder(nn.Module):
     """Embedding layer and Transformer of one view (the source's u_g and u_l)."""
 
     def __init__(
-        self, *, num_ids: int, num_categories: int, width: int, num_layers: int, num_heads: int, dropout: float, max_length: int
+        self,
+        *,
+        num_ids: int,
+        num_categories: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        feed_forward_factor: int,
+        dropout: float,
+        max_length: int,
     ) -> None:
         super().__init__()
         self.max_length = max_length
         self.position = RotaryPosition(head_width=width // num_heads, max_length=max_length)
         self.embedding = EventEmbedding(num_ids=num_ids, num_categories=num_categories, width=width, dropout=dropout)
-        self.layers = nn.ModuleList(TransformerLayer(width=width, num_heads=num_heads, dropout=dropout) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width=width, num_heads=num_heads, feed_forward_factor=feed_forward_factor, dropout=dropout)
+            for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:

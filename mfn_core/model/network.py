@@ -50,6 +50,7 @@ class MacroMicroFusionNetwork(nn.Module):
         width: int,
         num_layers: int,
         num_heads: int,
+        feed_forward_factor: int,
         dropout: float,
         max_macro_length: int,
         max_micro_length: int,
@@ -66,6 +67,7 @@ class MacroMicroFusionNetwork(nn.Module):
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
+            feed_forward_factor=feed_forward_factor,
             dropout=dropout,
             max_length=max_macro_length,
         )
@@ -75,6 +77,7 @@ class MacroMicroFusionNetwork(nn.Module):
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
+            feed_forward_factor=feed_forward_factor,
             dropout=dropout,
             max_length=max_micro_length,
         )

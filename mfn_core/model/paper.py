@@ -46,6 +46,7 @@ class PaperNetwork(nn.Module):
         width: int,
         num_layers: int,
         num_heads: int,
+        feed_forward_factor: int,
         dropout: float,
         max_macro_length: int,
         max_micro_length: int,
@@ -59,6 +60,7 @@ class PaperNetwork(nn.Module):
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
+            feed_forward_factor=feed_forward_factor,
             dropout=dropout,
             max_length=max_macro_length,
         )
@@ -68,6 +70,7 @@ class PaperNetwork(nn.Module):
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
+            feed_forward_factor=feed_forward_factor,
             dropout=dropout,
             max_length=max_micro_length,
         )

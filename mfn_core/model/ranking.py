@@ -16,8 +16,8 @@ def target_ranks(scores: ItemScores, target_B: Tensor, seen_BL: Tensor | None) -
     """How many items score above each target.
 
     PAD, UNKNOWN and seen items are no rivals; the target always competes, even where it was seen. Ties count half, so
-    that constant scores rank in the middle; a score that is not a number ranks last. A target that is PAD or UNKNOWN, an item the
-    catalogue lacks, cannot be recommended: its rank is N.
+    that constant scores rank in the middle; a score that is not a number stands above all, and as a target's it ranks last. A target that
+    is PAD or UNKNOWN, an item the catalogue lacks, cannot be recommended: its rank is N.
 
     Args:
         scores: One position per user.
@@ -34,10 +34,11 @@ def target_ranks(scores: ItemScores, target_B: Tensor, seen_BL: Tensor | None) -
         _mask(scores_BN, seen_BL, rows)
         scores_BN.scatter_(1, column_B1, target_score_B1)
         num_items = scores_BN.shape[1]
-        # Compared in place and counted as floats, exact below 2^24 items: truth values would be summed as integers of eight bytes each.
-        above_B = num_items - scores_BN.clone().le_(target_score_B1).sum(1)
-        tied_B = (scores_BN.eq_(target_score_B1).sum(1) - 1).clamp(min=0)
-        ranks.append(torch.where(target_B[rows] > UNKNOWN, above_B + tied_B / 2, float(num_items)))
+        # Of N - 1 rivals a above the target, t tied and b below: a + t / 2 = (a - b + N - 1) / 2, one sum of signs, in place, and as floats
+        # exact below 2^24 items. What is no number has sign 0 and would be tied: it stands above.
+        above_less_below_B = scores_BN.sub_(target_score_B1).nan_to_num_(nan=1.0).sign_().sum(1)
+        is_rankable_B = (target_B[rows] > UNKNOWN) & ~target_score_B1.squeeze(1).isnan()
+        ranks.append(torch.where(is_rankable_B, (above_less_below_B + num_items - 1) / 2, float(num_items)))
     return torch.cat(ranks)
 
 

@@ -133,6 +133,12 @@ def test_what_the_paper_does_not_have_cannot_be_left_out_of_it(settings: dict[st
         build_network(config, vocabularies("i1"), {})
 
 
+def test_feed_forward_layers_are_as_wide_as_asked() -> None:
+    network = build_network(NetworkConfig(width=8, feed_forward_factor=3), vocabularies("i1"), {})
+    widths = [layer.feed_forward[0].out_features for view in (network.macro, network.micro) for layer in view.layers]
+    assert widths == [24, 24, 24, 24]
+
+
 @pytest.mark.parametrize("num_heads", [3, 8])
 def test_heads_that_do_not_divide_the_width_evenly_are_refused(num_heads: int) -> None:
     config = NetworkConfig(width=8, num_heads=num_heads)

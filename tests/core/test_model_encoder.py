@@ -16,7 +16,8 @@ from mfn_core.model.rotary import RotaryPosition
 
 def encoder(max_length: int = 6) -> ViewEncoder:
     torch.manual_seed(0)
-    return ViewEncoder(num_ids=9, num_categories=5, width=8, num_layers=2, num_heads=2, dropout=0.0, max_length=max_length).eval()
+    shape = {"width": 8, "num_layers": 2, "num_heads": 2, "feed_forward_factor": 4, "max_length": max_length}
+    return ViewEncoder(num_ids=9, num_categories=5, dropout=0.0, **shape).eval()
 
 
 def encode(ids: list[int], categories: list[int], times: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:

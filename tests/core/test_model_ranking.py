@@ -58,6 +58,10 @@ def test_scores_that_are_not_numbers_rank_last() -> None:
     assert rank(2, items=torch.full_like(ITEMS, math.nan)) == 7
 
 
+def test_a_rival_without_a_number_stands_above() -> None:
+    assert rank(2, gains={4: math.nan}) == 1
+
+
 def test_constant_scores_rank_in_the_middle() -> None:
     assert rank(4, items=torch.ones(7, 1)) == 2
 
