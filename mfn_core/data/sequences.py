@@ -72,13 +72,15 @@ def raw_histories(frame: pd.DataFrame, vocabularies: Vocabularies) -> Histories:
     datetimes, both with a zone, or numbers of seconds since 1970 UTC. Events of equal time keep the order of the list.
 
     Raises:
-        SchemaError: a column is missing, lists differ in length, or a value is null or of no such form.
+        SchemaError: a column is missing, lists differ in length, or a value is null, of no such form or no valid Unicode.
     """
     if USER_ID not in frame.columns:
         raise SchemaError(f"the request has no column {USER_ID!r}; it has {', '.join(map(str, frame.columns)) or 'none'}")
     # Row numbers stand in for user ids, so that a user asked for twice gets two answers.
     numbers = [str(number) for number in range(len(frame))]
     names = [str(user_id) for user_id in frame[USER_ID].tolist()]
+    for name in names:
+        _check_unicode(name, USER_ID)
     events = {view: _raw_events(frame, LOGS[view], numbers, names) for view in LOGS}
     histories = build_histories(events["macro"], events["micro"], numbers, vocabularies)
     return Histories(np.asarray(names, dtype=object), histories.macro, histories.micro, histories.macro_before)
@@ -221,7 +223,18 @@ def _strings(values: list[Any], column: str, owners: Ints, names: list[str]) -> 
     for position, value in enumerate(values):
         if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
             raise SchemaError(f"{column} of user {names[owners[position]]!r} holds {value!r} ({type(value).__name__}); send strings")
-    return [str(value) for value in values]
+    texts = [str(value) for value in values]
+    for text, owner in zip(texts, owners, strict=True):
+        _check_unicode(text, f"{column} of user {names[owner]!r}")
+    return texts
+
+
+def _check_unicode(text: str, what: str) -> None:
+    """JSON may hold half a character, as an emoji that was cut in two leaves one behind; no log does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SchemaError(f"{what} holds {text!r}, which is not valid Unicode ({error.reason}); send whole characters") from error
 
 
 def _raw_microseconds(values: list[Any], column: str, owners: Ints, names: list[str]) -> Ints:

@@ -18,7 +18,9 @@ _FIRST_ITEM = UNKNOWN + 1
 
 
 def masked_cross_entropy(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor, counted_P: Tensor) -> Tensor:
-    """Mean of the softmax cross-entropy of the scores q . E_j + b_j over the positions that count; 0 where none does.
+    """Mean of the softmax cross-entropy of the scores q . E_j + b_j over the positions that count.
+
+    0 where none does, as in a view that a deployment lacks, whose catalogue has no item to score.
 
     Under autocast products and probabilities are in the autocast type, sums over chunks in float32. A target's probability below the
     smallest number of its type adds the logarithm of that number; the gradient is right throughout.
@@ -30,6 +32,8 @@ def masked_cross_entropy(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, ta
         target_P: items; anything where a position does not count.
         counted_P: True at the positions that count.
     """
+    if len(weight_ND) <= _FIRST_ITEM:
+        return 0.0 * (query_PD.float().sum() + weight_ND.float().sum() + bias_N.float().sum())
     share_P = counted_P / counted_P.sum().clamp(min=1)
     return _MaskedCrossEntropy.apply(query_PD, weight_ND, bias_N, target_P, share_P)
 

@@ -107,7 +107,7 @@ class Validation:
 
         Returns:
             ``activity_auc``, ``attribute_<name>_auc`` and their mean ``attribute_auc``, ``hr@10``, ``ndcg@10``; a figure
-            that the validation users cannot give is left out.
+            that the validation users cannot give is left out: where the vocabulary lacks all their items no epoch is better than another.
         """
         said = self.answers(network, tick) if answers is None else answers
         network.eval()
@@ -131,6 +131,7 @@ class Validation:
                 max_macro_length=self._network_config.max_macro_length,
                 max_micro_length=self._network_config.max_micro_length,
                 query_time=dataset.cut,
+                max_ids=self._network_config.max_ids,
             )
 
         order = self._order(rows)
@@ -152,6 +153,8 @@ class Validation:
         for said in answers:
             ranks = target_ranks(_blended(network, said), said.target_B, said.seen_BL).cpu().numpy()
             ranks_B[said.positions] = np.where(said.target_B.cpu().numpy() > UNKNOWN, ranks, np.inf)
+        if np.isinf(ranks_B).all():
+            return {}
         metrics = ranking_metrics(ranks_B)
         return {"hr@10": metrics["hr@10"], "ndcg@10": metrics["ndcg@10"]}
 

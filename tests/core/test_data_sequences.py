@@ -207,6 +207,13 @@ def test_a_null_id_is_refused(vocabularies: Vocabularies) -> None:
         raw_histories(_request(micro_ids=[["i1", None]]), vocabularies)
 
 
+def test_half_a_character_is_refused(vocabularies: Vocabularies) -> None:
+    with pytest.raises(SchemaError, match=r"micro_ids of user 'ann' holds '\\ud83d', which is not valid Unicode.*send whole characters"):
+        raw_histories(_request(micro_ids=[["i1", "\ud83d"]]), vocabularies)
+    with pytest.raises(SchemaError, match=r"user_id holds '\\ud83d'"):
+        raw_histories(_request().assign(user_id=pd.Series(["\ud83d"], dtype=object)), vocabularies)
+
+
 def test_whole_numbers_are_ids_too(vocabularies: Vocabularies) -> None:
     numbered = Vocabularies(vocabularies.macro_id, vocabularies.macro_category, _vocabulary("17", "4"), vocabularies.micro_category)
     assert raw_histories(_request(micro_ids=[[4, 17]]), numbered).micro.ids.tolist() == [2, 3]

@@ -52,6 +52,13 @@ def test_without_a_position_that_counts_is_zero_with_zero_gradient() -> None:
     assert not any(gradient.any() for gradient in torch.autograd.grad(loss, leaves))
 
 
+def test_so_is_a_catalogue_of_pad_and_unknown_alone() -> None:
+    leaves = tuple(leaf.detach()[:2].requires_grad_() for leaf in factors())
+    loss = masked_cross_entropy(*leaves, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))
+    assert loss == 0
+    assert not any(gradient.any() for gradient in torch.autograd.grad(loss, leaves))
+
+
 def test_under_autocast_stays_close() -> None:
     leaves = factors()
     exact = naive(*leaves)

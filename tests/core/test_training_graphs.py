@@ -14,7 +14,7 @@ from mfn_core.training import graphs, loop
 from mfn_core.training.graphs import GraphedStep, ResidentSteps
 from mfn_core.training.resident import ResidentHistories, Shape
 from mfn_core.training.sampling import sampling_of
-from tests.factories import patterned_dataset
+from tests.factories import app_log, dataset_of, item_log, patterned_dataset
 
 SHORT, LONG = Shape(2, 8, 8, 16), Shape(2, 8, 16, 32)
 ROWS = torch.tensor([3, 4])
@@ -77,8 +77,8 @@ NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_len
 TRAINING = TrainingConfig(batch_size=16, device="cpu", precision="float32", weight_decay=0.01)
 
 
-def run_of(folder, network, training):
-    return loop._Run(DATASET, network, training, folder, lambda progress: None)
+def run_of(folder, network, training, dataset=DATASET):
+    return loop._Run(dataset, network, training, folder, lambda progress: None)
 
 
 def losses_of(run):
@@ -100,6 +100,20 @@ def test_so_does_a_run_with_sampled_negatives(tmp_path):
     training = TRAINING.model_copy(update={"num_negatives": 6})
     collated, resident = (run_of(tmp_path / name, NETWORK, training) for name in ("collated", "resident"))
     histories = ResidentHistories(DATASET, NETWORK, resident._activity_B, resident._attributes_BA, CPU)
+    resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
+    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-4)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("absent", ["macro", "micro"])
+def test_so_does_a_run_on_one_log(tmp_path, preset, absent):
+    events = [(user, f"x{position}", "c", f"2026-05-0{position + 1}T00:00:00") for user in "abcdef" for position in range(4)]
+    logs = app_log([] if absent == "macro" else events), item_log([] if absent == "micro" else events)
+    dataset = dataset_of(*logs, users="abcdef", activity=dict.fromkeys("abc", 0) | dict.fromkeys("def", 1))
+    network = NETWORK.model_copy(update={"preset": preset})
+    collated, resident = (run_of(tmp_path / name, network, TRAINING, dataset) for name in ("collated", "resident"))
+    histories = ResidentHistories(dataset, network, resident._activity_B, resident._attributes_BA, CPU)
     resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
     for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-4)

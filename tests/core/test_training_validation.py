@@ -1,14 +1,17 @@
 """What early stopping watches, measured with networks whose answers are known."""
 
+import dataclasses
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.model.builder import build_network
 from mfn_core.model.scoring import ItemScores
+from mfn_core.schema import UNKNOWN
 from mfn_core.training.validation import Validation, score
 from tests.factories import app_log, dataset_of, item_log
 
@@ -102,6 +105,29 @@ def test_without_labels_only_the_next_item_is_measured():
     assert set(figures) == {"hr@10", "ndcg@10"}
     assert steps == [1, 2, 3]
     assert (validation.num_steps(labels=False), validation.num_steps(labels=True)) == (3, 4)
+
+
+def test_labels_are_read_from_ids_of_before_the_windows_too():
+    # c opened two apps on other days; the network reads one event of either view, its readers of labels know the ids of 1,000.
+    apps = [("c", "p", "k", "2026-05-01T00:00:00"), ("c", "q", "k", "2026-05-02T00:00:00")]
+    data = dataset_of(app_log(apps), item_log(ITEMS), users=USERS, split=SPLIT, attributes={"colour": {"c": "blue", "d": "red"}})
+    met = {}
+
+    class Recording(KnownNetwork):
+        def __call__(self, batch):
+            met.update(zip(batch.rows_B.tolist(), batch.macro_met_BM.tolist(), strict=True))
+            return super().__call__(batch)
+
+    config = NetworkConfig(max_macro_length=1, max_micro_length=1)
+    Validation(data, config, TrainingConfig(device="cpu")).measure(Recording({}), lambda _: None, labels=True)
+    assert set(met[USERS.index("c")]) - {0} == {2, 3}
+
+
+def test_items_that_the_vocabulary_lacks_throughout_measure_nothing():
+    data = dataset(attributes={"colour": {"a": "blue", "b": "red"}})
+    unknown = dataclasses.replace(data.histories.micro, ids=np.full_like(data.histories.micro.ids, UNKNOWN))
+    strange = dataclasses.replace(data, histories=dataclasses.replace(data.histories, micro=unknown))
+    assert measure(strange, KnownNetwork({})) == {}
 
 
 def test_answers_at_hand_are_not_asked_for_again():
