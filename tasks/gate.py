@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.fitting import encode_again
+from mfn_core.errors import ArtifactError
 from mfn_core.evaluation.comparison import Comparison, compare
 from mfn_core.evaluation.evaluator import score
 from mfn_core.inference.predictor import Predictor
@@ -38,14 +39,22 @@ def gate(
         ``passed, reason, champion`` (version or None), ``comparisons`` (the evidence table) and ``caveats``.
 
     Raises:
-        ArtifactError: the champion does not load.
+        ArtifactError: the champion does not load; the message says how to go on without it.
     """
     champion = tracking.version_of(settings, tracking.CHAMPION)
     if champion is None:
         return _verdict(True, "there is no champion yet", None, [], [])
     if champion.tags.get(tracking.FINGERPRINT) == training_manifest["digest"]:
         return _verdict(True, f"version {champion.number} is the champion itself", champion, [], [])
-    comparisons, caveats = _compare(settings, config, Manifest.model_validate(dataset_manifest), evaluations, champion)
+    try:
+        predictor = Predictor.load(tracking.bundle_of(settings, champion), config.device)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"champion version {champion.number} of {settings.model_name} cannot be read: {error}. To train on, promote another version "
+            f"with mfn_promote, or delete the alias {tracking.CHAMPION} in MLflow, so that this model is judged as the first; then clear "
+            "this task"
+        ) from error
+    comparisons, caveats = _compare(settings, config, Manifest.model_validate(dataset_manifest), evaluations, champion, predictor)
     worse = [_sentence(each) for each in comparisons if each.verdict == "worse"]
     for each in comparisons:
         _log.info("%s", _sentence(each))
@@ -55,9 +64,13 @@ def gate(
 
 
 def _compare(
-    settings: Settings, config: TrainConfig, dataset: Manifest, evaluations: Sequence[Mapping[str, Any]], champion: Version
+    settings: Settings,
+    config: TrainConfig,
+    dataset: Manifest,
+    evaluations: Sequence[Mapping[str, Any]],
+    champion: Version,
+    predictor: Predictor,
 ) -> tuple[list[Comparison], list[str]]:
-    predictor = Predictor.load(tracking.bundle_of(settings, champion), config.device)
     data = _as_read_by(predictor, Dataset.open(storage.local_folder(dataset.uri, settings.scratch)))
     comparisons: list[Comparison] = []
     caveats = _caveats(config, data, predictor, champion)

@@ -123,6 +123,9 @@ def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tup
         _check_parts(log, parts, counts)
         for source in sources:
             _check_duplicates(settings, log, source, *_of(source, parts, counts))
+        for source in sources:
+            if source.day is not None:
+                receipt.announce_daily(settings, log, source, {part.day for part in parts if part.source == source.name})
         intake = publication.Intake(span, sources, parts, counts, homes)
         summaries = publication.publish(connection, settings, log, intake, Path(aside))
     for source in sources:

@@ -61,7 +61,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 _IDENTIFIER = Rule("string or integer", lambda kind: _is_string(kind) or pa.types.is_integer(kind))
-_ATTRIBUTE = Rule("string, integer or boolean", lambda kind: _IDENTIFIER.fits(kind) or pa.types.is_boolean(kind))
+_ATTRIBUTE = Rule("string, integer or boolean", lambda kind: _IDENTIFIER.fits(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind))
 
 
 def first_load(settings: Settings, log: LogSchema) -> Source | None:
@@ -141,7 +141,7 @@ def user_rules(names: Sequence[str]) -> dict[str, Rule]:
 
 def attribute_columns(schema: pa.Schema) -> set[str]:
     """The columns of a users table whose type an attribute may have."""
-    return {field.name for field in schema if _ATTRIBUTE.fits(field.type) or pa.types.is_null(field.type)}
+    return {field.name for field in schema if _ATTRIBUTE.fits(field.type)}
 
 
 def check_mapping(mapping: Mapping[str, str], known: Sequence[str] | None, setting: str) -> None:

@@ -30,19 +30,17 @@ def column_mapping(settings: Settings, log: LogSchema) -> dict[str, str]:
 
 def read_daily(settings: Settings, log: LogSchema, day: date) -> Manifest | None:
     """The receipt of a daily folder, or None."""
-    try:
-        return manifest.read(_uri(settings, log, f"{_DAILY}{day}"))
-    except ArtifactError:
-        return None
+    return _read(_uri(settings, log, f"{_DAILY}{day}"))
 
 
 def read_first_loads(settings: Settings, log: LogSchema, source: str) -> list[tuple[date, date, Manifest]]:
-    """First day, last day and receipt of every range of a first load that was read."""
+    """First day, last day and receipt of every range of a first load that was read; what a crash left half written is none."""
     folder = _uri(settings, log, source)
     found: list[tuple[date, date, Manifest]] = []
     for name in storage.list_names(folder):
         first, _, last = name.partition(_RANGE)
-        found.append((date.fromisoformat(first), date.fromisoformat(last), manifest.read(storage.join(folder, name))))
+        if (known := _read(storage.join(folder, name))) is not None:
+            found.append((date.fromisoformat(first), date.fromisoformat(last), known))
     return found
 
 
@@ -55,6 +53,20 @@ def reach(receipt: Manifest) -> tuple[date, date]:
     """First and last day of all that a first load holds, whatever range of it was read."""
     first, last = receipt.facts["reach"]
     return date.fromisoformat(first), date.fromisoformat(last)
+
+
+def announce_daily(settings: Settings, log: LogSchema, source: Source, landing: Iterable[date]) -> None:
+    """Say, before anything is published, which curated days a daily folder is about to reach, beside those that it reached before.
+
+    Whoever reads the folder again after a crash cleans up after all of them. It counts as not read until ``write_daily``.
+    """
+    assert source.day is not None, "of a daily folder"
+    former = read_daily(settings, log, source.day)
+    reached = set(landing) | set(days(former) if former else [])
+    uri = _uri(settings, log, source.name)
+    manifest.write(
+        Manifest(kind="receipt", uri=uri, digest="", created_at=manifest.now(), facts={"days": [str(day) for day in sorted(reached)]})
+    )
 
 
 def write_daily(settings: Settings, log: LogSchema, source: Source, rows: dict[str, int], landed: Iterable[date]) -> None:
@@ -103,6 +115,13 @@ def _write(settings: Settings, log: LogSchema, source: Source, name: str, rows: 
             facts=facts,
         )
     )
+
+
+def _read(uri: str) -> Manifest | None:
+    try:
+        return manifest.read(uri)
+    except ArtifactError:
+        return None
 
 
 def _uri(settings: Settings, log: LogSchema, name: str) -> str:

@@ -38,6 +38,8 @@ def register(
 ) -> dict[str, Any]:
     """Register the trained model with its evidence, or find it registered; alias ``candidate`` where the gate passed.
 
+    A version that is there takes over this verdict: the gate may have been run again, against another champion.
+
     Returns:
         ``name, version, aliases, run_id, run_url, gate`` (passed or failed).
 
@@ -57,11 +59,20 @@ def register(
         _log.info("registered %s version %d", settings.model_name, version.number)
     else:
         _log.info("%s version %d already has this fingerprint: nothing is registered", settings.model_name, version.number)
+        version = _judged_again(settings, version, gate)
     if version.tags[tracking.GATE] == tracking.PASSED and tracking.PROMOTED_AT not in version.tags:
         tracking.set_alias(settings, tracking.CANDIDATE, version.number)
     tracking.set_tags(settings, run_id, {"mfn.model_version": str(version.number)})
     tracking.close_run(settings, run_id, succeeded=True)
     return _summary(settings, tracking.require_version(settings, version.number))
+
+
+def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any]) -> Version:
+    """The version with this verdict, which may be of another champion than the one that it was registered with."""
+    tracking.tag_version(settings, version.number, _verdict_tags(gate))
+    if not gate["passed"] and tracking.CANDIDATE in version.aliases:
+        tracking.delete_alias(settings, tracking.CANDIDATE)
+    return tracking.require_version(settings, version.number)
 
 
 def _summary(settings: Settings, version: Version) -> dict[str, Any]:
@@ -113,15 +124,21 @@ def _tags(
     return tags | {
         tracking.FINGERPRINT: training.digest,
         tracking.SPLIT_SEED: str(config.split_seed),
-        tracking.GATE: tracking.PASSED if gate["passed"] else "failed",
-        tracking.GATE_REASON: gate["reason"],
-        "mfn.gate.comparisons": json.dumps(gate["comparisons"]),
+        **_verdict_tags(gate),
         "mfn.dataset.uri": dataset.uri,
         "mfn.dataset.digest": dataset.digest,
         "mfn.dataset.cut": str(dataset.facts.get("cut_time", dataset.facts["cut"])),
         "mfn.dataset.horizon_days": str(dataset.facts["horizon_days"]),
         "mfn.dataset.partitions": str(len(dataset.inputs)),
         "mfn.leak_proof": json.dumps(dataset.facts["leak_proof"]),
+    }
+
+
+def _verdict_tags(gate: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        tracking.GATE: tracking.PASSED if gate["passed"] else "failed",
+        tracking.GATE_REASON: gate["reason"],
+        "mfn.gate.comparisons": json.dumps(gate["comparisons"]),
     }
 
 

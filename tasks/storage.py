@@ -102,13 +102,18 @@ def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
 
 
 def local_folder(uri: str, scratch: Path) -> Path:
-    """The folder as a local path: itself where the store is local, else a copy under ``scratch``."""
+    """The folder as a local path: itself where the store is local, else a fresh copy under ``scratch``."""
     filesystem, path = url_to_fs(uri)
     if _is_local(filesystem):
         return Path(path)
     copy = scratch / "mirror" / path.strip("/")
     copy.parent.mkdir(parents=True, exist_ok=True)
-    filesystem.get(path, str(copy), recursive=True)
+    aside = copy.with_name(f"{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        filesystem.get(path, str(aside), recursive=True)
+        _replace_folder(aside, copy)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return copy
 
 

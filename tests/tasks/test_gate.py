@@ -11,6 +11,8 @@ import pytest
 
 from mfn_core.data.fitting import encode_again
 from mfn_core.data.vocabulary import Vocabulary
+from mfn_core.errors import ArtifactError
+from mfn_core.inference.predictor import Predictor
 from tasks import storage
 from tasks.evaluate import SCORES_FILE, evaluate
 from tasks.gate import gate
@@ -62,6 +64,17 @@ def renumbered(dataset):
 def test_the_first_model_passes(registry):
     verdict = gate(registry, CONFIG, {"uri": "", "kind": "dataset", "digest": ""}, {"digest": "f" * 64}, [])
     assert (verdict["passed"], verdict["reason"], verdict["champion"]) == (True, "there is no champion yet", None)
+
+
+def test_a_champion_that_cannot_be_read_is_named_with_the_ways_out(world, monkeypatch):
+    def fail(*_):
+        raise ArtifactError("bundle.json cannot be read")
+
+    monkeypatch.setattr(Predictor, "load", fail)
+    with pytest.raises(
+        ArtifactError, match=r"champion version 1 of mfn cannot be read: bundle.json.*mfn_promote.*delete the alias champion"
+    ):
+        world.judge()
 
 
 def test_the_champion_itself_passes(world):

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import audit, curated, ingest, receipt
+from tasks import audit, curated, ingest, manifest, receipt
 from tasks.audit import Verdict
 from tasks.settings import Settings
 from tests.tasks.raw_files import NOW, app_rows, counts, curated_rows, deliver, deliver_day, digest, ingest_days
@@ -175,6 +175,25 @@ def test_a_crash_before_the_manifest_leaves_the_old_day_readable(settings, monke
     assert curated_rows(settings) == [ANN]
     ingest_days(settings, "2026-06-01")
     assert curated_rows(settings) == [ANN, BOB]
+
+
+def test_a_crash_while_the_receipt_of_a_first_load_is_written_is_made_good_by_the_next_run(settings, monkeypatch):
+    deliver(settings, "app_logs.parquet", app_rows([ANN, BOB]))
+    write = manifest.write
+
+    def fail(written, folder=None):
+        if written.kind == "receipt":
+            Path(written.uri).mkdir(parents=True)
+            raise OSError("disk full")
+        write(written, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write", fail)
+        with pytest.raises(OSError, match="disk full"):
+            ingest_days(settings, "2026-06-01")
+    ingest_days(settings, "2026-06-01")
+    assert curated_rows(settings) == [ANN, BOB]
+    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == []
 
 
 def test_a_first_load_is_split_by_day_of_event(settings):

@@ -48,6 +48,24 @@ def test_a_late_row_does_not_rewrite_the_file_of_its_day(settings):
     assert curated.files(settings, APP_LOGS, date(2026, 6, 1), date(2026, 6, 1))[0] == before
 
 
+def test_late_rows_of_a_run_that_died_before_its_receipt_are_withdrawn_with_the_folder(settings, monkeypatch):
+    deliver_day(settings, "2026-06-02", [CAT_2])
+    ingest_days(settings, "2026-06-02")
+    deliver_day(settings, "2026-06-01", [ANN_1, DAN_2])
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_acknowledge", die)
+        with pytest.raises(KeyboardInterrupt):
+            ingest_days(settings, "2026-06-01")
+    assert curated_rows(settings, "2026-06-02") == [CAT_2, DAN_2]
+    deliver_day(settings, "2026-06-01", [ANN_1])
+    ingest_days(settings, "2026-06-01")
+    assert (curated_rows(settings, "2026-06-01"), curated_rows(settings, "2026-06-02")) == ([ANN_1], [CAT_2])
+
+
 def test_the_order_of_ingest_does_not_matter(settings, tmp_path):
     other = settings.model_copy(update={"var": tmp_path / "other"})
     for each, order in ((settings, ("2026-06-01", "2026-06-02")), (other, ("2026-06-02", "2026-06-01"))):

@@ -87,6 +87,12 @@ def test_a_column_that_is_no_attribute_is_left_out_and_the_log_says_so(settings,
     assert "left out height" in caplog.text
 
 
+def test_a_column_of_nulls_alone_labels_nobody(settings):
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "gender": ["F"], "note": pa.nulls(1)}))
+    ingest_users(settings)
+    assert published(settings) == [{"user_id": "ann", "gender": "F", "note": None}]
+
+
 def test_users_whose_rows_disagree_are_named_with_the_columns(settings):
     table = pa.table(
         {"user_id": ["ann", "ann", "bob", "bob", "cat"], "gender": ["F", "M", "M", None, "F"], "city": ["x", "x", "y", "z", "x"]}

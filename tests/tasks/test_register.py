@@ -73,6 +73,13 @@ def test_a_run_again_after_promotion_makes_no_new_candidate(registry, inputs):
     assert register(registry, CONFIG, *inputs, [], PASSED)["aliases"] == []
 
 
+def test_a_version_that_fails_when_it_is_judged_again_is_no_candidate_any_more(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    registered = register(registry, CONFIG, *inputs, [], FAILED)
+    assert (registered["version"], registered["aliases"], registered["gate"]) == (1, [], "failed")
+    assert tracking.require_version(registry, 1).tags[tracking.GATE_REASON] == "worse than champion version 1"
+
+
 def test_a_version_carries_its_evidence(registry, inputs, evaluations):
     register(registry, CONFIG, *inputs, evaluations, PASSED)
     tags = tracking.require_version(registry, 1).tags

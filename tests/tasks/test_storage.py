@@ -64,6 +64,16 @@ def test_missing_and_broken_json_are_told_apart(tmp_path: Path) -> None:
         storage.read_json(str(tmp_path / "broken.json"))
 
 
+def test_a_folder_of_an_object_store_is_fetched_anew_every_time(tmp_path: Path) -> None:
+    uri = "memory://bucket/renewed"
+    for content in ("old", "new"):
+        with storage.staged_folder(uri, tmp_path) as folder:
+            (folder / "a.txt").write_text(content)
+        copy = storage.local_folder(uri, tmp_path)
+        assert {path.name: path.read_text() for path in copy.iterdir()} == {"a.txt": content}
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
 def test_folders_publish_to_an_object_store_too(tmp_path: Path) -> None:
     uri = "memory://bucket/artifact"
 
