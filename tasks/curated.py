@@ -11,6 +11,7 @@ from tasks.manifest import Manifest
 from tasks.settings import Settings
 
 FILES = "files"
+CONTRIBUTIONS = "contributions"  # in the facts of a day: by source, what it brought
 _PREFIX = f"{PARTITION}="
 
 

@@ -76,7 +76,11 @@ class PromoteConfig(Config):
 class ScoreConfig(Config):
     """Batch scoring of every user."""
 
-    as_of: date | None = Field(None, description="Events before this day, 00:00 UTC, are read. Empty: the day after the last curated day.")
+    as_of: date | None = Field(
+        None,
+        description="Events before this day, 00:00 UTC, are read. Empty: the day after the last validated day, or after the last curated "
+        "one where none is validated.",
+    )
     alias: str = Field("champion", min_length=1, description="Alias of the model to score with.")
     top_k: int = Field(10, ge=1, le=1000, description="Items per user.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Users per batch.")

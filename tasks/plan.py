@@ -27,14 +27,22 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         partition_day: the day whose logs woke the run; None for a manual run.
 
     Returns:
-        For a manual run, every day of its range that is not validated as it stands. Else the partition's day, and every day that was
-        validated once and has changed since, as by late rows.
+        For a manual run, every day of its range that is not validated as it stands. Else the partition's day, every day that was
+        validated once and has changed since, as by late rows, and every earlier day of late rows alone, which no partition will wake.
     """
     waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
         return waiting
+    published = published_days(settings, None, None)
     changed = {day for day in waiting if storage.exists(validated_uri(settings, day))}
-    return sorted({partition_day} | changed)
+    of_late_rows = {day for day in waiting if day < partition_day and _is_of_late_rows_alone(published, day)}
+    return sorted({partition_day} | changed | of_late_rows)
+
+
+def _is_of_late_rows_alone(published: Published, day: date) -> bool:
+    facts = [found[day].facts for found in published.values() if day in found]
+    sources = {name for each in facts for name in each.get(curated.CONTRIBUTIONS, ())}
+    return bool(sources) and all(name.startswith(f"{PARTITION}=") and name != f"{PARTITION}={day}" for name in sources)
 
 
 def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:

@@ -44,7 +44,6 @@ _AUDITED = (
     "null_seq_no",
     "negative_durations",
 )
-_CONTRIBUTIONS = "contributions"
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Day:
         """Files that the last publication left in the folder."""
         if self.old is None:
             return set()
-        return {each["file"] for each in self.old.facts[_CONTRIBUTIONS].values()} | set(self.old.facts[curated.FILES])
+        return {each["file"] for each in self.old.facts[curated.CONTRIBUTIONS].values()} | set(self.old.facts[curated.FILES])
 
 
 def publish(connection: Backend, settings: Settings, log: LogSchema, intake: Intake, aside: Path) -> list[dict[str, Any]]:
@@ -173,7 +172,7 @@ def _merged_day(
     settings: Settings, log: LogSchema, day: date, fresh: dict[str, Contribution], read: set[str], span: tuple[date, date]
 ) -> Day:
     old = curated.partition(settings, log, day)
-    kept = {name: Contribution(**fields) for name, fields in old.facts[_CONTRIBUTIONS].items()} if old else {}
+    kept = {name: Contribution(**fields) for name, fields in old.facts[curated.CONTRIBUTIONS].items()} if old else {}
     for name in read:
         if name != FIRST_LOAD or span[0] <= day <= span[1]:
             kept.pop(name, None)
@@ -257,7 +256,7 @@ def _publish_day(
             "engine": engine.NAME,
             "verdict": verdict.as_fact(),
             curated.FILES: list(dict.fromkeys([day.contributions[day.primary].file, *([extra] if extra else [])])),
-            _CONTRIBUTIONS: {name: asdict(each) for name, each in day.contributions.items()},
+            curated.CONTRIBUTIONS: {name: asdict(each) for name, each in day.contributions.items()},
         },
     )
     manifest.write(published)

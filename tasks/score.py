@@ -30,6 +30,7 @@ from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 from tasks.tracking import Version
+from tasks.validated import is_validated, published_days
 
 SCORES_FILE = "part-00000.parquet"
 _EVENTS_PER_PIECE = 200_000
@@ -49,7 +50,7 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
     """
     if config.alias == tracking.CHAMPION and tracking.version_of(settings, config.alias) is None:
         return {"skip": f"model {settings.model_name} has no champion yet: run mfn_train, then mfn_promote"}
-    work = _plan(settings, config, config.alias, config.as_of or _day_after_last(settings))
+    work = _plan(settings, config, config.alias, config.as_of or _day_after_last_validated(settings))
     done = manifest.find(work.uri, work.digest)
     why = f"version {work.version.number} has scored these logs as of {work.as_of} already: {work.uri}" if done else None
     return {"version": work.version.number, "as_of": str(work.as_of), "uri": work.uri, "digest": work.digest, "skip": why}
@@ -168,11 +169,13 @@ def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, a
     )
 
 
-def _day_after_last(settings: Settings) -> date:
-    days = [day for view in settings.views for day in curated.days(settings, LOGS[view])]
+def _day_after_last_validated(settings: Settings) -> date:
+    """Or after the last curated day, in an installation that validates none: a few rows past midnight make no day."""
+    published = published_days(settings, None, None)
+    days = sorted({day for found in published.values() for day in found}, reverse=True)
     if not days:
         raise InsufficientDataError(f"there are no curated logs under {settings.store}; run mfn_ingest_app_logs and mfn_ingest_item_logs")
-    return max(days) + timedelta(days=1)
+    return next((day for day in days if is_validated(settings, published, day)), days[0]) + timedelta(days=1)
 
 
 def _events(connection: Backend, inputs: Mapping[View, list[Manifest]]) -> Table:

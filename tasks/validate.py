@@ -11,6 +11,7 @@ import pandas as pd
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
+from mfn_core.errors import ArtifactError
 from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
 from tasks import audit, curated, engine, manifest
 from tasks.audit import Verdict
@@ -34,7 +35,8 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     """Judge days in one pass: user overlap of the logs, and volume, categories and last event against the days before.
 
     A day without days before it is judged by what remains, and its manifest says so. Days that are validated as they stand
-    are not judged again.
+    are not judged again. A day that has changed since is judged by the limits of then, unless the form says others: they may have been
+    widened for it by hand.
 
     Args:
         settings: of the installation.
@@ -46,18 +48,35 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
 
     Raises:
         InsufficientDataError: a day is not published in every log of the deployment.
-        AuditError: a critical expectation failed; no day of the call counts as validated.
+        AuditError: a critical expectation failed; no day that is judged by the same limits, or after, counts as validated.
     """
     if not days:
         return []
     published = published_days(settings, min(days) - timedelta(days=config.reference_days), max(days))
     check_published(settings, published, days)
     open_days = [day for day in sorted(set(days)) if not is_validated(settings, published, day)]
-    if open_days:
-        _judge(settings, config, published, open_days)
-    else:
+    for limits, some in _by_limits(settings, config, open_days):
+        _judge(settings, limits, published, some)
+    if not open_days:
         logger.info("nothing to do: %d days are validated as they stand", len(days))
     return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]
+
+
+def _by_limits(settings: Settings, config: ValidateConfig, days: Sequence[date]) -> list[tuple[ValidateConfig, list[date]]]:
+    """The days by what they are to be judged by, the form's own limits first."""
+    form = config.model_copy(update=dict.fromkeys(_NOT_CHECKED))
+    found: dict[ValidateConfig, list[date]] = {}
+    for day in days:
+        found.setdefault(_former_limits(settings, day) if form == ValidateConfig() else form, []).append(day)
+    return sorted(found.items(), key=lambda item: item[0] != form)
+
+
+def _former_limits(settings: Settings, day: date) -> ValidateConfig:
+    try:
+        former = manifest.read(validated_uri(settings, day)).config
+    except ArtifactError:
+        return ValidateConfig()
+    return ValidateConfig(**{name: value for name, value in former.items() if name in ValidateConfig.model_fields})
 
 
 def _judge(settings: Settings, config: ValidateConfig, published: Published, days: list[date]) -> None:

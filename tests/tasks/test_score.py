@@ -15,6 +15,7 @@ from tasks import score as module
 from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.score import plan_score, score
+from tasks.validated import validated_uri
 from tests.factories import app_log, dataset_of, item_log
 from tests.tasks.registry import make_champion, store_inputs, store_training
 
@@ -144,6 +145,13 @@ def test_without_a_champion_there_is_nothing_to_do_yet(registry):
 def test_a_misspelt_alias_is_refused(settings):
     with pytest.raises(ConfigError, match=r"no version or alias 'champoin'; versions: 1 \(champion\)"):
         plan_score(settings, CONFIG.model_copy(update={"alias": "champoin"}))
+
+
+def test_events_are_read_up_to_the_last_validated_day(settings):
+    day = date(2026, 5, 2)
+    digest = manifest.digest_of({"app_logs": "1" * 64, "item_logs": "1" * 64})
+    manifest.write(Manifest(kind="validated", uri=validated_uri(settings, day), digest=digest))
+    assert plan_score(settings, CONFIG)["as_of"] == "2026-05-03"
 
 
 def test_a_day_before_every_log_is_refused(settings):

@@ -7,7 +7,7 @@ import pytest
 
 from mfn_core.errors import AuditError, InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LOGS
-from tasks import audit, ingest, validate, validated
+from tasks import audit, ingest, plan, validate, validated
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tests.tasks.raw_files import app_rows, deliver
@@ -136,6 +136,30 @@ def test_only_the_day_that_changed_is_judged_again(three_days, approving_judge):
     assert validated.days_to_validate(three_days, ValidateConfig()) == [date(2026, 6, 2)]
     validate.validate_range(three_days, DAYS, ValidateConfig())
     assert approving_judge[1:] == ["days-2026-06-02-2026-06-02"]
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_day_that_changed_keeps_the_limits_it_was_judged_by_unless_the_form_says_others(three_days):
+    def limit(config):
+        publish(three_days, ITEM_LOGS, {2: [("ann", "film", next(hours))]})
+        return validate.validate_day(three_days, DAYS[1], config)["config"]["max_new_category_share"]
+
+    hours = iter(range(24))
+    by_hand = ValidateConfig(first_day=DAYS[1], last_day=DAYS[1], max_new_category_share=1)
+    assert [limit(by_hand), limit(ValidateConfig()), limit(ValidateConfig(max_new_category_share=0.5))] == [1, 1, 0.5]
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_day_of_late_rows_alone_is_judged_with_the_next_partition(settings):
+    late = ("cat", "games", 23)
+    publish(settings, APP_LOGS, {2: [("ann", "games", 12)]})
+    table = app_rows([("ann", "x", "games", "2026-06-03T12:00"), ("cat", "x", "games", "2026-06-01T23:59")])
+    deliver(settings, "app_logs/dt=2026-06-03/a.parquet", table)
+    ingest.ingest_chunk(settings, APP_LOGS, DAYS[2], DAYS[2], now=NOW)
+    publish(settings, ITEM_LOGS, {2: [late], 3: [late]})
+    validate.validate_day(settings, DAYS[1], ValidateConfig())
+    assert plan.plan_validation(settings, ValidateConfig(), DAYS[2]) == [DAYS[0], DAYS[2]]
+    assert plan.plan_validation(settings, ValidateConfig(), DAYS[1]) == [DAYS[0], DAYS[1]]
 
 
 def test_the_plan_keeps_to_the_range(three_days):
