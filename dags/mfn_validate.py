@@ -2,8 +2,9 @@
 
 User overlap, volume against the last weeks, category drift, freshness.
 
-**When:** both logs of a day are published (the one log, where the deployment has one view), for that day and those that have
-changed since they were validated, as by late rows; by hand for a range of days. Nothing to validate: `plan` is skipped and says so.
+**When:** both logs of a day are published (the one log, where the deployment has one view), for that day, those that have
+changed since they were validated, as by late rows, and earlier days that hold late rows alone; by hand for a range of days.
+Nothing to validate: `plan` is skipped and says so.
 **Emits** `mfn_validated_day` for the day; after a range, for its last complete week and the days after it.
 
 ### Triage
@@ -11,7 +12,8 @@ changed since they were validated, as by late rows; by hand for a range of days.
 - `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the
   day again, and trigger this DAG by hand.
 - `AuditError` on `new_category_share`, or on volume where `fail_on_drift` is set: the day is unlike the weeks before. If the
-  change is real, trigger by hand for the day with wider limits.
+  change is real, trigger by hand for the day with wider limits. They stay with the day: when it changes later, as by a late row,
+  it is judged by them again, unless a form says others.
 - A day never shows up: one of its logs is not published. Look at the ingest DAGs of that day.
 
 Training never reads past a day that is not validated: a failure here delays the week's model, and nothing is lost.

@@ -1,6 +1,7 @@
 """Raw users table into the curated one: write, audit, publish. A snapshot: what is read replaces what was there."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tasks.raw import Footer, Source
 from tasks.settings import Settings
 
 _SETTING = "MFN_USER_COLUMNS"
+_NAME = re.compile(r"[\w.\- ]+")  # what can name figures in MLflow, and files
 _NAMED = 5
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
     """Read the users table and publish it.
 
     Columns other than ``user_id`` are attributes, kept as strings; null means unlabelled. Columns that are neither string,
-    integer nor boolean are left out with a warning.
+    integer nor boolean, or whose names MLflow refuses, are left out with a warning.
 
     Returns:
         The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged.
@@ -72,10 +74,19 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
     names = [USER_ID, *(contract_name.get(column, column) for column in footers[0].schema.names)]
     rules = raw.user_rules(list(dict.fromkeys(names)))
     attributes = raw.attribute_columns(footers[0].schema)
-    usable = {name: rule for name, rule in rules.items() if name == USER_ID or settings.user_columns.get(name, name) in attributes}
+    usable = {
+        name: rule
+        for name, rule in rules.items()
+        if name == USER_ID or (_NAME.fullmatch(name) and settings.user_columns.get(name, name) in attributes)
+    }
     left_out = sorted(set(rules) - set(usable))
     if left_out:
-        logger.warning("users: left out %s: an attribute is a string, integer or boolean column", ", ".join(left_out))
+        logger.warning(
+            "users: left out %s: an attribute is a string, integer or boolean column, named by letters, digits, '_', '-', '.' and spaces; "
+            "%s can give a column another name",
+            ", ".join(left_out),
+            _SETTING,
+        )
     for footer in footers:
         raw.check_columns(footer, settings.user_columns, usable, list(usable), _SETTING)
     return {name: settings.user_columns.get(name, name) for name in usable}

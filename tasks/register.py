@@ -59,7 +59,8 @@ def register(
         _log.info("registered %s version %d", settings.model_name, version.number)
     else:
         _log.info("%s version %d already has this fingerprint: nothing is registered", settings.model_name, version.number)
-        version = _judged_again(settings, version, gate)
+        if tracking.PROMOTED_AT not in version.tags:  # else its verdict was acted upon, and stays as the evidence of that
+            version = _judged_again(settings, version, gate)
     if version.tags[tracking.GATE] == tracking.PASSED and tracking.PROMOTED_AT not in version.tags:
         tracking.set_alias(settings, tracking.CANDIDATE, version.number)
     tracking.set_tags(settings, run_id, {"mfn.model_version": str(version.number)})

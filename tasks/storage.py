@@ -1,5 +1,6 @@
 """Files by URI (local folder, s3://, gs://): joined, listed, read, and published whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -102,16 +103,23 @@ def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
 
 
 def local_folder(uri: str, scratch: Path) -> Path:
-    """The folder as a local path: itself where the store is local, else a fresh copy under ``scratch``."""
+    """The folder as a local path: itself where the store is local, else a copy under ``scratch`` of the files as they are now."""
     filesystem, path = url_to_fs(uri)
     if _is_local(filesystem):
         return Path(path)
-    copy = scratch / "mirror" / path.strip("/")
+    versions = sorted((name, filesystem.checksum(name)) for name in filesystem.find(path))
+    # One copy for each content: who reads one is never robbed of it by who fetches the next.
+    copy = scratch / "mirror" / path.strip("/") / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
+    if copy.exists():
+        return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
     aside = copy.with_name(f"{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         filesystem.get(path, str(aside), recursive=True)
-        _replace_folder(aside, copy)
+        aside.rename(copy)
+    except OSError:
+        if not copy.exists():  # else another task has fetched the same meanwhile
+            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return copy

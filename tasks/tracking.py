@@ -6,7 +6,6 @@ re-run goes on with what is there. Everything here may be called twice with the 
 
 import hashlib
 import json
-import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,6 @@ _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic")
 _RUN_NAMES = {"mfn_train": "mfn", "mfn_compare": "compare"}
 _MAX_TAG = 4000
 _MAX_BATCH = 1000
-_NOT_IN_METRICS = re.compile(r"[^\w.\- :/]")
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,7 @@ def run_tags(settings: Settings, run_id: str) -> dict[str, str]:
 def log_metrics(settings: Settings, run_id: str, metrics: Mapping[str, float | None], step: int = 0) -> None:
     """Log figures at a step, once each: a step that is already in the history, as after a resume, is left alone.
 
-    Step 0 is the finished model, epochs count from 1. MLflow allows letters, digits and ``_-. :/`` in a name: ``hr@10`` becomes
-    ``hr_at_10``, and any other character ``_``.
+    Step 0 is the finished model, epochs count from 1. MLflow allows no ``@`` in a name: ``hr@10`` becomes ``hr_at_10``.
     """
     from mlflow.entities import Metric
 
@@ -130,7 +127,7 @@ def log_metrics(settings: Settings, run_id: str, metrics: Mapping[str, float | N
     latest = client.get_run(run_id).data.metrics
     new = {
         name: value
-        for name, value in ((_NOT_IN_METRICS.sub("_", key.replace("@", "_at_")), value) for key, value in metrics.items())
+        for name, value in ((key.replace("@", "_at_"), value) for key, value in metrics.items())
         if value is not None and not (name in latest and any(point.step == step for point in client.get_metric_history(run_id, name)))
     }
     timestamp = int(time.time() * 1000)

@@ -52,11 +52,12 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     """
     if not days:
         return []
-    published = published_days(settings, min(days) - timedelta(days=config.reference_days), max(days))
+    published = published_days(settings, min(days), max(days))
     check_published(settings, published, days)
     open_days = [day for day in sorted(set(days)) if not is_validated(settings, published, day)]
     for limits, some in _by_limits(settings, config, open_days):
-        _judge(settings, limits, published, some)
+        known = published_days(settings, some[0] - timedelta(days=limits.reference_days), some[-1])
+        _judge(settings, limits, known, some)
     if not open_days:
         logger.info("nothing to do: %d days are validated as they stand", len(days))
     return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]

@@ -10,7 +10,7 @@ from mfn_core.model.rotary import RotaryPosition
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm layer: attention, then a feed-forward network of some times the width, each behind a residual."""
+    """Pre-norm layer: attention, then a feed-forward network of so many times the width, each behind a residual."""
 
     def __init__(self, *, width: int, num_heads: int, feed_forward_factor: int, dropout: float) -> None:
         super().__init__()

@@ -93,6 +93,15 @@ def test_a_column_of_nulls_alone_labels_nobody(settings):
     assert published(settings) == [{"user_id": "ann", "gender": "F", "note": None}]
 
 
+def test_a_column_whose_name_mlflow_refuses_needs_another_name(settings, caplog):
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "age (years)": [30]}))
+    ingest_users(settings)
+    assert published(settings) == [{"user_id": "ann"}]
+    assert "left out age (years)" in caplog.text
+    ingest_users(settings.model_copy(update={"user_columns": {"age": "age (years)"}}))
+    assert published(settings) == [{"user_id": "ann", "age": "30"}]
+
+
 def test_users_whose_rows_disagree_are_named_with_the_columns(settings):
     table = pa.table(
         {"user_id": ["ann", "ann", "bob", "bob", "cat"], "gender": ["F", "M", "M", None, "F"], "city": ["x", "x", "y", "z", "x"]}

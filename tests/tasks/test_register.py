@@ -80,6 +80,13 @@ def test_a_version_that_fails_when_it_is_judged_again_is_no_candidate_any_more(r
     assert tracking.require_version(registry, 1).tags[tracking.GATE_REASON] == "worse than champion version 1"
 
 
+def test_a_promoted_version_keeps_the_verdict_it_was_promoted_by(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    register(registry, CONFIG, *inputs, [], FAILED)
+    assert tracking.require_version(registry, 1).tags[tracking.GATE_REASON] == "there is no champion yet"
+
+
 def test_a_version_carries_its_evidence(registry, inputs, evaluations):
     register(registry, CONFIG, *inputs, evaluations, PASSED)
     tags = tracking.require_version(registry, 1).tags

@@ -1,5 +1,6 @@
 """Files are published whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,14 +65,31 @@ def test_missing_and_broken_json_are_told_apart(tmp_path: Path) -> None:
         storage.read_json(str(tmp_path / "broken.json"))
 
 
-def test_a_folder_of_an_object_store_is_fetched_anew_every_time(tmp_path: Path) -> None:
+def test_a_folder_of_an_object_store_is_fetched_anew_when_it_has_changed(tmp_path: Path) -> None:
     uri = "memory://bucket/renewed"
     for content in ("old", "new"):
         with storage.staged_folder(uri, tmp_path) as folder:
             (folder / "a.txt").write_text(content)
-        copy = storage.local_folder(uri, tmp_path)
-        assert {path.name: path.read_text() for path in copy.iterdir()} == {"a.txt": content}
-    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+        copies = [storage.local_folder(uri, tmp_path / "scratch") for _ in range(2)]
+        assert copies[0] == copies[1]
+        assert {path.name: path.read_text() for path in copies[0].iterdir()} == {"a.txt": content}
+    assert [path.suffix for path in copies[0].parent.iterdir()] == ["", ""]  # either content, nothing half fetched
+
+
+def test_two_tasks_may_fetch_the_same_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "memory://bucket/shared"
+    with storage.staged_folder(uri, tmp_path) as folder:
+        (folder / "a.txt").write_text("one")
+    rename = Path.rename
+
+    def fetched_meanwhile(source: Path, target: Path) -> Path:
+        shutil.copytree(source, target)
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", fetched_meanwhile)
+    copy = storage.local_folder(uri, tmp_path / "scratch")
+    assert [path.name for path in copy.iterdir()] == ["a.txt"]
+    assert list(copy.parent.iterdir()) == [copy]
 
 
 def test_folders_publish_to_an_object_store_too(tmp_path: Path) -> None:

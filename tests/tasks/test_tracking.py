@@ -59,11 +59,6 @@ def test_an_undefined_figure_is_left_out_and_an_at_sign_spelt(registry, run_id, 
     assert client.get_run(run_id).data.metrics == {"hr_at_10": 0.5}
 
 
-def test_what_mlflow_allows_in_no_name_is_an_underscore(registry, run_id, client):
-    tracking.log_metrics(registry, run_id, {"attribute_age (years)_auc": 0.7})
-    assert client.get_run(run_id).data.metrics == {"attribute_age _years__auc": 0.7}
-
-
 def test_the_dataset_is_an_input_with_its_digest_once(registry, run_id, client):
     dataset = Manifest(
         kind="dataset", uri=str(registry.var / "dataset"), digest="d" * 64, inputs={"curated/app_logs/dt=2026-05-01": "a" * 64}

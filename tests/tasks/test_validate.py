@@ -150,6 +150,17 @@ def test_a_day_that_changed_keeps_the_limits_it_was_judged_by_unless_the_form_sa
 
 
 @pytest.mark.usefixtures("approving_judge")
+def test_a_day_that_changed_is_compared_with_as_many_days_as_before(three_days):
+    winter = date(2026, 2, 1)
+    deliver(three_days, f"app_logs/dt={winter}/a.parquet", app_rows([("ann", "x", "finance", "2026-02-01T12:00")]))
+    ingest.ingest_chunk(three_days, APP_LOGS, winter, winter, now=NOW)
+    far_back = ValidateConfig(first_day=DAYS[0], last_day=DAYS[0], reference_days=200)
+    assert metrics(three_days, 1, far_back)["app_logs"]["volume_ratio"] == 2.0  # 2 rows by the 1 of February
+    publish(three_days, ITEM_LOGS, {1: [("ann", "film", 9)]})
+    assert metrics(three_days, 1)["app_logs"]["volume_ratio"] == 2.0
+
+
+@pytest.mark.usefixtures("approving_judge")
 def test_a_day_of_late_rows_alone_is_judged_with_the_next_partition(settings):
     late = ("cat", "games", 23)
     publish(settings, APP_LOGS, {2: [("ann", "games", 12)]})
