@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from mfn_core.errors import ArtifactError
 from tasks import storage
@@ -65,8 +66,10 @@ def test_missing_and_broken_json_are_told_apart(tmp_path: Path) -> None:
         storage.read_json(str(tmp_path / "broken.json"))
 
 
-def test_a_folder_of_an_object_store_is_fetched_anew_when_it_has_changed(tmp_path: Path) -> None:
-    uri = "memory://bucket/renewed"
+def test_a_folder_of_an_object_store_is_fetched_anew_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, fetched = "memory://bucket/renewed", []
+    get = MemoryFileSystem.get
+    monkeypatch.setattr(MemoryFileSystem, "get", lambda *given, **named: (fetched.append(given[1]), get(*given, **named)))
     for content in ("old", "new"):
         with storage.staged_folder(uri, tmp_path) as folder:
             (folder / "a.txt").write_text(content)
@@ -74,6 +77,7 @@ def test_a_folder_of_an_object_store_is_fetched_anew_when_it_has_changed(tmp_pat
         assert copies[0] == copies[1]
         assert {path.name: path.read_text() for path in copies[0].iterdir()} == {"a.txt": content}
     assert [path.suffix for path in copies[0].parent.iterdir()] == ["", ""]  # either content, nothing half fetched
+    assert len(fetched) == 2
 
 
 def test_two_tasks_may_fetch_the_same_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
