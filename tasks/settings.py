@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     )
     duckdb_memory_limit: str = Field("4GB", description="Memory limit of the ETL engine; it spills to disk above.")
     duckdb_threads: int = Field(2, ge=1, description="Threads of the ETL engine.")
+    training_processes: int = Field(
+        1, ge=1, description="Processes that train one network together: on a GPU each, or on a share of the CPU's cores each."
+    )
     airflow_url: str = Field("http://127.0.0.1:8080", description="Address of the Airflow UI, for links.")
     mlflow_url: str = Field("http://127.0.0.1:5000", description="Address of the MLflow UI, for links.")
 

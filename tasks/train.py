@@ -106,7 +106,8 @@ def train_managed(
             _log.info("training %s is finished already: %s", fingerprint[:16], uri)
             return finished.model_dump(mode="json")
         dataset = storage.local_folder(dataset_manifest["uri"], settings.scratch).resolve()
-        _write_job(folder, config, dataset, encoders and storage.local_folder(encoders.uri, settings.scratch).resolve())
+        taken_over = encoders and storage.local_folder(encoders.uri, settings.scratch).resolve()
+        _write_job(folder, config, dataset, taken_over, settings.training_processes)
         result = _run_child(folder, settings.home, on_progress)
         _log.info("training stopped by %s after epoch %d; best epoch %d", result["stopped"], result["epochs"], result["best_epoch"])
         if local is None:
@@ -229,13 +230,14 @@ def _locked(folder: Path) -> Generator[None]:
         yield
 
 
-def _write_job(folder: Path, config: TrainConfig, dataset: Path, encoders: Path | None) -> None:
+def _write_job(folder: Path, config: TrainConfig, dataset: Path, encoders: Path | None, processes: int) -> None:
     values = config.model_dump(mode="json")
     job = {
         "dataset": str(dataset),
         "network": {name: values[name] for name in NetworkConfig.model_fields},
         "training": {name: values[name] for name in TrainingConfig.model_fields},
         "encoders": encoders and str(encoders),
+        "processes": processes,
     }
     (folder / JOB).write_text(json.dumps(job, indent=1), encoding="utf-8")
 

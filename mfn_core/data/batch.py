@@ -1,6 +1,6 @@
 """What the network reads: right-padded tensors of B users."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -35,3 +35,16 @@ class Batch:
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
         return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)})
+
+    def only(self, kept_B: Tensor) -> "Batch":
+        """The same batch, in which the other users have neither events nor labels: there is nothing to learn from them."""
+        kept_B1 = kept_B[:, None]
+        events = [field.name for field in fields(self) if field.name.startswith(("macro", "micro", "targets"))]
+        parts = {name: getattr(self, name) * (kept_B if name.endswith("_B") else kept_B1) for name in events}
+        return replace(
+            self,
+            **parts,
+            asof_BL=self.asof_BL.masked_fill(~kept_B1, -1),
+            activity_B=self.activity_B.masked_fill(~kept_B, torch.nan),
+            attributes_BA=self.attributes_BA.masked_fill(~kept_B1, -1),
+        )

@@ -37,12 +37,25 @@ class Losses:
     mutual_information: Tensor
 
 
+@dataclass(frozen=True)
+class Share:
+    """What part of a step's targets one of several processes holds: its losses are weighed by it, so that their sum is that of the step."""
+
+    next_item: Tensor
+    next_app: Tensor
+    activity: Tensor
+    attributes: Sequence[Tensor]
+    of_process: float  # of what every process computes as a whole
+    gathered: Callable[[Tensor], Tensor]  # the rows of all processes
+
+
 def sequence_loss(
     network: MacroMicroFusionNetwork,
     batch: Batch,
     config: TrainingConfig,
     sampling: Sampling = EVERYTHING,
     num_targets: int | None = None,
+    share: Share | None = None,
 ) -> Losses:
     """What the encoders of the default network learn from: the next item and the next app, at all positions.
 
@@ -53,26 +66,40 @@ def sequence_loss(
         sampling: which catalogues are sampled.
         num_targets: at least the next items to learn in the batch; with it no shape depends on a value, and nothing waits for a GPU.
             None: they are counted.
+        share: of the step's targets, where other processes hold the rest. None: all of them.
     """
     encoded = network.encode(batch)
     next_item = next_item_loss(network, encoded, batch, sampling.items, num_targets)
     next_app = next_app_loss(network, encoded, batch, sampling.apps, None if num_targets is None else batch.macro_ids_BL.numel())
+    if share is not None:
+        next_item, next_app = share.next_item * next_item, share.next_app * next_app
     none = torch.zeros_like(next_item)
     return Losses(next_item + config.next_app_weight * next_app, next_item, next_app, none, none, none)
 
 
 def joint_loss(
-    network: PaperNetwork, batch: Batch, config: TrainingConfig, sampling: Sampling = EVERYTHING, num_targets: int | None = None
+    network: PaperNetwork,
+    batch: Batch,
+    config: TrainingConfig,
+    sampling: Sampling = EVERYTHING,
+    num_targets: int | None = None,
+    share: Share | None = None,
 ) -> Losses:
     """What all of the source's network learns from at once; arguments as of ``sequence_loss``."""
     outputs = network(batch)
     next_item = next_item_loss(network, outputs.encoded, batch, sampling.items, num_targets)
     activity = activity_loss(outputs.activity_logits_B, batch.activity_B)
-    attribute = attribute_loss(outputs.attribute_logits, batch.attributes_BA)
+    attribute = attribute_loss(outputs.attribute_logits, batch.attributes_BA, None if share is None else share.attributes)
+    user_macro_BD, user_micro_BD, rows_B = outputs.encoded.user_macro_BD, outputs.encoded.user_micro_BD, batch.rows_B
     both_views_B = (batch.macro_lengths_B > 0) & (batch.micro_lengths_B > 0)
-    mutual_information = mutual_information_loss(
-        outputs.encoded.user_macro_BD, outputs.encoded.user_micro_BD, batch.rows_B, both_views_B, config.temperature
-    )
+    if share is not None:
+        # Every user of the step is a rival of every other: all processes compute the whole, each for its part of the gradient.
+        user_macro_BD, user_micro_BD = share.gathered(torch.cat([user_macro_BD, user_micro_BD], 1).float()).chunk(2, 1)
+        rows_B, both_views_B = share.gathered(torch.stack([rows_B, both_views_B.long()], 1)).unbind(1)
+    mutual_information = mutual_information_loss(user_macro_BD, user_micro_BD, rows_B, both_views_B.bool(), config.temperature)
+    if share is not None:
+        next_item, activity = share.next_item * next_item, share.activity * activity
+        mutual_information = share.of_process * mutual_information
     total = (
         next_item
         + config.activity_weight * activity
@@ -130,13 +157,20 @@ def activity_loss(activity_logits_B: Tensor, activity_B: Tensor) -> Tensor:
     return losses_B / labelled_B.sum().clamp(min=1)
 
 
-def attribute_loss(attribute_logits: Sequence[Tensor], attributes_BA: Tensor) -> Tensor:
-    """Cross-entropy over the labelled users of each attribute, averaged over attributes; one without a label counts 0."""
+def attribute_loss(attribute_logits: Sequence[Tensor], attributes_BA: Tensor, shares: Sequence[Tensor] | None = None) -> Tensor:
+    """Cross-entropy over the labelled users of each attribute, averaged over attributes; one without a label counts 0.
+
+    Args:
+        attribute_logits: [B, classes] of each attribute.
+        attributes_BA: class of each user; -1 where unlabelled.
+        shares: what each attribute's mean is weighed by; None: 1.
+    """
     total = torch.zeros((), device=attributes_BA.device)
     for attribute, logits in enumerate(attribute_logits):
         labels_B = attributes_BA[:, attribute]
         summed = functional.cross_entropy(logits.float(), labels_B, ignore_index=-1, reduction="sum")
-        total = total + summed / (labels_B >= 0).sum().clamp(min=1)
+        mean = summed / (labels_B >= 0).sum().clamp(min=1)
+        total = total + (mean if shares is None else shares[attribute] * mean)
     return total / max(1, len(attribute_logits))
 
 

@@ -46,6 +46,7 @@ from mfn_core.training.feed import feed
 from mfn_core.training.graphs import ResidentSteps
 from mfn_core.training.labels import learn_labels
 from mfn_core.training.progress import Progress, Stop, TrainingResult
+from mfn_core.training.ranks import ALONE, NOBODY, Ranks
 from mfn_core.training.resident import ResidentHistories, fits
 from mfn_core.training.sampling import sampling_of
 from mfn_core.training.step import Adam
@@ -66,6 +67,7 @@ def train(
     folder: Path,
     report: Callable[[Progress], None],
     encoders: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingResult:
     """Train to the end, going on from the folder's checkpoint where there is one.
 
@@ -78,6 +80,7 @@ def train(
             checkpoint tells its epoch again.
         encoders: folder of a finished run that differs in the labels alone; its encoders are taken over, and its epochs count as this
             run's. Default preset only.
+        ranks: the processes that train together, of which this is the first; the others call ``follow``.
 
     Returns:
         How it went; the same as ``result.json``.
@@ -90,20 +93,39 @@ def train(
     """
     # The bundle and the checkpoint record the width itself: what an empty field means may change.
     network_config = network_config.model_copy(update={"width": network_config.encoder_width})
-    run = _Run(dataset, network_config, config, folder, report)
+    run = _Run(dataset, network_config, config, folder, report, ranks)
     if encoders is not None:
         run.take_over(encoders)
     with _deterministic(run.device):
         return run.to_the_end()
 
 
+def follow(dataset: Dataset, network_config: NetworkConfig, config: TrainingConfig, folder: Path, ranks: Ranks) -> None:
+    """Take this process's part in the training of the first process, whose arguments these are, until its encoders are trained.
+
+    Raises:
+        As ``train``.
+    """
+    network_config = network_config.model_copy(update={"width": network_config.encoder_width})
+    run = _Run(dataset, network_config, config, folder, lambda _: None, ranks)
+    with _deterministic(run.device):
+        run.follow()
+
+
 class _Run:
     """One run: its network, its optimizer, its clock and its history of epochs."""
 
     def __init__(
-        self, dataset: Dataset, network_config: NetworkConfig, config: TrainingConfig, folder: Path, report: Callable[[Progress], None]
+        self,
+        dataset: Dataset,
+        network_config: NetworkConfig,
+        config: TrainingConfig,
+        folder: Path,
+        report: Callable[[Progress], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.device = pick_device(config.device)
+        self._ranks = ranks
         self._dataset, self._network_config, self._config = dataset, network_config, config
         self._folder, self._report = folder, report
         self._precision = pick_precision(config.precision, self.device)
@@ -121,9 +143,9 @@ class _Run:
             self._network.count(dataset.histories, dataset.held_out_B)
             self._counted = self._network.counted_names  # as large as the items' tables, and the same in all epochs: never copied
         self._network.to(self.device)
-        self._sampling, tables = sampling_of(self._network, dataset, config, self.device)
+        self._sampling, tables = sampling_of(self._network, dataset, config, self.device, ranks)
         self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging, tables)
-        self._adam = Adam(self._network, config, self._average, tables)
+        self._adam = Adam(self._network, config, self._average, tables, ranks)
         self._resident_steps = self._resident()
         self._data_digest = _digest(dataset)
         self._identity: dict[str, Any] = {
@@ -150,7 +172,7 @@ class _Run:
         if self._history:
             _log.info("going on from the checkpoint of epoch %d", self._history[-1].epoch)
             self._report(self._history[-1])  # whoever listened may have died before hearing of it
-        while (stopped := self._encoders_stopped or self._stopped()) is None:
+        while (stopped := self._ranks.told(self._encoders_stopped or self._stopped())) is None:
             self._epoch(len(self._history) + 1)
         self._network.load_state_dict(self._best_network)
         encoder_seconds = self._seconds()
@@ -166,28 +188,36 @@ class _Run:
         _write_json(self._folder / RESULT, result.to_json())
         return result
 
+    def follow(self) -> None:
+        """Take part in the epochs of the first process until it stops; it has all that there is to keep."""
+        epoch = len(self._history)
+        while self._ranks.told(None) is None:
+            epoch += 1
+            self._learn(epoch, time.monotonic())
+
     def _losses(self, batch: Batch, num_targets: int | None = None) -> Losses:
+        share = self._ranks.share(batch)
         if isinstance(self._network, MacroMicroFusionNetwork):
-            return sequence_loss(self._network, batch, self._config, self._sampling, num_targets)
-        return joint_loss(self._network, batch, self._config, self._sampling, num_targets)
+            return sequence_loss(self._network, batch, self._config, self._sampling, num_targets, share)
+        return joint_loss(self._network, batch, self._config, self._sampling, num_targets, share)
 
     def _step(self, batch: Batch, num_targets: int | None = None) -> Tensor:
         """One step of Adam; the losses, in the order of their names. With ``num_targets`` nothing waits for the device."""
         with self._autocast():
             losses = self._losses(batch, num_targets)
         self._adam.step(losses.total)
-        return torch.stack([getattr(losses, name).detach().float() for name in _LOSS_NAMES])
+        return self._ranks.summed(torch.stack([getattr(losses, name).detach().float() for name in _LOSS_NAMES]))
 
     def _steps(self, order: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
         """A step for each batch of positions in the rows; the losses, valid until the next."""
         if self._resident_steps is None:
-            yield from map(self._step, feed(self._collate, order, self.device))
+            yield from map(self._step, feed(self._collate, map(self._ranks.own, order), self.device))
         else:
             yield from self._resident_steps([self._rows[positions] for positions in order])
 
     def _resident(self) -> ResidentSteps | None:
-        """Steps on a GPU that holds all histories; None: batches are collated on the host."""
-        if self.device.type != "cuda" or not fits(self._dataset, self.device):
+        """Steps on a GPU that holds all histories; None: batches are collated on the host, as with several processes."""
+        if self.device.type != "cuda" or not self._ranks.is_alone or not fits(self._dataset, self.device):
             return None
         histories = ResidentHistories(self._dataset, self._network_config, self._activity_B, self._attributes_BA, self.device)
         return ResidentSteps(histories, self._step, self.device)
@@ -270,7 +300,7 @@ class _Run:
 
     def _learn(self, epoch: int, began: float) -> dict[str, float]:
         """One pass over the users; the mean losses."""
-        _seed_generators(self._config.seed, epoch)
+        _seed_generators(self._config.seed, epoch, self._ranks.rank)
         self._network.train()
         window = torch.zeros(_WINDOW, len(_LOSS_NAMES), device=self.device)
         totals = np.zeros(len(_LOSS_NAMES))
@@ -288,8 +318,9 @@ class _Run:
                 self._tell("training", epoch, step, self._num_steps, _named(totals / step), users_per_s)
         return _named(totals / self._num_steps)
 
-    def _collate(self, positions: NDArray[np.int64]):
-        return collate(
+    def _collate(self, positions: NDArray[np.int64]) -> Batch:
+        is_user_B = positions != NOBODY
+        batch = collate(
             self._dataset.histories,
             self._rows[positions],
             prefix="train",
@@ -300,6 +331,7 @@ class _Run:
             attributes_BA=self._attributes_BA,
             query_time=self._dataset.cut,
         )
+        return batch if is_user_B.all() else batch.only(torch.from_numpy(is_user_B))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._precision is torch.bfloat16)
@@ -451,8 +483,9 @@ def _digest(dataset: Dataset) -> str:
     return hasher.hexdigest()
 
 
-def _seed_generators(seed: int, epoch: int) -> None:
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]))
+def _seed_generators(seed: int, epoch: int, rank: int = 0) -> None:
+    entropy = [seed, epoch, rank] if rank else [seed, epoch]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager

@@ -12,15 +12,18 @@ from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.sampled import NegativeSampler, Sampling, num_sampled
 from mfn_core.model.transitions import item_counts
+from mfn_core.training.ranks import ALONE, Ranks
 
 
-def sampling_of(network: Network, dataset: Dataset, config: TrainingConfig, device: torch.device) -> tuple[Sampling, list[Tensor]]:
+def sampling_of(
+    network: Network, dataset: Dataset, config: TrainingConfig, device: torch.device, ranks: Ranks = ALONE
+) -> tuple[Sampling, list[Tensor]]:
     """The samplers of a run, by the popularity in the events that are not held out, and the tables whose gradients are sparse.
 
     Sparse on a CPU without weight decay: passing over whole tables would take most of its time. A GPU passes over a million rows in a
-    millisecond or two, and does so without waiting to hear how many rows there are.
+    millisecond or two, and does so without waiting to hear how many rows there are. Several processes sum their gradients densely.
     """
-    is_sparse = device.type == "cpu" and config.weight_decay == 0
+    is_sparse = device.type == "cpu" and config.weight_decay == 0 and ranks.is_alone
 
     def sampler(view: ViewHistories, held_out_B: np.ndarray, encoder: ViewEncoder) -> NegativeSampler | None:
         num_entries = encoder.embedding.ids.num_embeddings

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mfn_core.config import TrainingConfig
 from mfn_core.training.averaging import WeightAverage
+from mfn_core.training.ranks import ALONE, Ranks
 
 
 class Adam:
@@ -20,11 +21,16 @@ class Adam:
         network: on its device.
         config: rate, decay and clipping.
         average: of this network and these tables.
-        tables: parameters whose gradients are sparse.
+        tables: parameters whose gradients are sparse; none where several processes train together.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, network: nn.Module, config: TrainingConfig, average: WeightAverage, tables: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, network: nn.Module, config: TrainingConfig, average: WeightAverage, tables: Sequence[Tensor] = (), ranks: Ranks = ALONE
+    ) -> None:
+        assert ranks.is_alone or not tables, "gradients are summed densely over processes"
         by_row = {id(table) for table in tables}
+        self._ranks = ranks
         self._clip, self._average, self._tables = config.gradient_clip, average, list(tables)
         self._dense = [parameter for parameter in network.parameters() if id(parameter) not in by_row]
         self._optimizers: dict[str, torch.optim.Optimizer] = {
@@ -37,13 +43,14 @@ class Adam:
             self._optimizers["rows"] = torch.optim.SparseAdam(self._tables, lr=config.learning_rate)
 
     def step(self, loss: Tensor) -> None:
-        """One step down the gradient of the loss; the average is yet to be updated. Never waits for a GPU."""
+        """One step down the gradient of the loss, summed over all processes; the average is yet to be updated. Never waits for a GPU."""
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for table in self._tables:
             assert table.grad is not None
             table.grad = table.grad.coalesce()
+        self._ranks.sum_gradients(self._dense)
         self._clip_gradients()
         self._average.catch_up()
         for optimizer in self._optimizers.values():

@@ -158,6 +158,32 @@ def test_a_killed_child_is_a_transient_error_and_the_next_call_resumes(settings,
     assert epochs[1] == epochs[0] + 1
 
 
+def test_two_processes_train_one_network(settings, dataset, finished):
+    together = settings.model_copy(update={"training_processes": 2})
+    seen = set()
+    made = train_managed(together, SHORT, dataset, FINGERPRINT, lambda progress: seen.update(workers()))
+    assert len(seen) == 2
+    assert all(gone_within(worker, 5) for worker in seen)
+    one, two = (json.loads((Path(each["uri"]) / "result.json").read_text()) for each in (finished.manifest, made))
+    # Dropout differs: the losses are near, not equal.
+    assert two["history"][0]["losses"]["next_item"] == pytest.approx(one["history"][0]["losses"]["next_item"], rel=0.02)
+    assert made["facts"]["epochs"] == 2
+
+
+def test_the_death_of_one_of_two_processes_ends_both_and_is_told(settings, dataset):
+    seen = set()
+
+    def kill_the_second(progress):
+        seen.update(workers())
+        second = next(worker for worker in seen if worker.cmdline()[-1] == "1")
+        second.kill()
+
+    together = settings.model_copy(update={"training_processes": 2})
+    with pytest.raises(ProcessError, match=r"training process 1 of 2 \(pid \d+, .*\) was killed by signal SIGKILL; .* a retry goes on"):
+        train_managed(together, ENDLESS, dataset, FINGERPRINT, kill_the_second)
+    assert all(gone_within(worker, 5) for worker in seen)
+
+
 def test_an_exception_in_on_progress_ends_the_child(settings, dataset):
     started = []
 
