@@ -6,6 +6,8 @@ and the moving average are those of one process with the whole batch, to roundin
 drawn by each for itself. The first process alone validates, decides when to stop, and writes; the others are told.
 """
 
+import os
+import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -62,6 +64,8 @@ class Ranks:
             torch.cuda.set_device(rank)
         else:
             torch.set_num_threads(max(1, torch.get_num_threads() // size))
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):  # they are on one machine: nobody else may connect
+            os.environ.setdefault(variable, "lo" if sys.platform == "linux" else "lo0")
         address = f"file://{rendezvous.resolve()}"
         distributed.init_process_group(
             "nccl" if is_cuda else "gloo", init_method=address, rank=rank, world_size=size, timeout=_LONGEST_WAIT
