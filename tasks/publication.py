@@ -106,11 +106,11 @@ def publish(connection: Backend, settings: Settings, log: LogSchema, intake: Int
         ``{"dt", "digest", "rows", "changed"}`` of every day that the sources contribute to, now or before.
 
     Raises:
-        AuditError: the rows fail the suite; nothing is published.
+        AuditError: the rows fail the suite; nothing is published, nothing withdrawn.
     """
     days = _affected_days(settings, log, intake)
     kept = [day for day in days if day.contributions]
-    summaries = [_withdraw(settings, log, day) for day in days if not day.contributions]
+    summaries: list[dict[str, Any]] = []
     if kept:
         paths = {(part.source, part.day): part.path for part in intake.parts}
         single = {part.day: MergedDay(part.day, part.measures, _late_rows(part), None) for part in intake.parts}
@@ -121,6 +121,7 @@ def publish(connection: Backend, settings: Settings, log: LogSchema, intake: Int
         for day, row in zip(kept, metrics, strict=True):
             extra = _upload(settings, log, day, merged[day.day].extra, paths)
             summaries.append(_publish_day(settings, log, day, row, extra, verdict))
+    summaries += [_withdraw(settings, log, day) for day in days if not day.contributions]
     return sorted(summaries, key=lambda summary: summary["dt"])
 
 
