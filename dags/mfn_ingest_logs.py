@@ -5,7 +5,8 @@ drops exact duplicates, audits the partition with Great Expectations and publish
 
 **When:** daily for yesterday's partition; by hand for a range of days (a first load), in chunks of `days_per_chunk`. A backfill
 re-reads old partitions. Unchanged raw files are no work: `plan` is skipped and says so. **Emits** the partition's asset; after a
-range, those of its last complete week and the days after it (`mfn_validate` finds the rest by itself).
+range, those of its last complete week and the days after it (`mfn_validate` finds the rest by itself). A day that no raw file has
+rows of any longer is withdrawn, and not announced.
 
 ### Triage
 
@@ -24,7 +25,7 @@ from datetime import date, timedelta
 from airflow.sdk import DAG, task
 
 from mfn_core.schema import LOGS
-from tasks.airflow_adapter import DAILY, LOG_ASSETS, announce_days, dag_arguments, days_from, partition_day, skip, start
+from tasks.airflow_adapter import DAILY, LOG_ASSETS, announce_days, dag_arguments, days_from, skip, start
 from tasks.dag_configs import IngestConfig
 from tasks.settings import load_settings
 
@@ -64,7 +65,6 @@ for view in load_settings().views:
         @task(outlets=[LOG_ASSETS[view]])
         def announce(view, chunks):
             """Emit the asset of the run's partition; after a range, of the published days."""
-            day = partition_day()
-            announce_days(LOG_ASSETS[view], [str(day)] if day else [each for chunk in chunks for each in chunk["days"]])
+            announce_days(LOG_ASSETS[view], [day for chunk in chunks for day in chunk["days"]])
 
         announce(view, ingest.partial(view=view).expand(chunk=plan(view)))

@@ -57,7 +57,6 @@ with DAG(
     @task(outlets=[VALIDATED_ASSET])
     def announce(days):
         """Emit the asset of the validated days."""
-        day = partition_day()
-        announce_days(VALIDATED_ASSET, [str(day)] if day else days)
+        announce_days(VALIDATED_ASSET, days)
 
     validate(days := plan()) >> announce(days)

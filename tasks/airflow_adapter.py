@@ -137,14 +137,19 @@ def skip(reason: str) -> NoReturn:
 
 
 def announce_days(asset: Asset, days: Iterable[str]) -> None:
-    """Emit the asset of the days in the last complete calendar week of ``days``, and of those after it.
+    """Emit the asset of the run's own day where it is one of ``days``; after a range, of its last complete week and the days after it.
 
     Consumers compute their work from manifests, whatever day wakes them: a first load of years must wake them for a
     complete week, not fire a training for each of its weeks.
+
+    Args:
+        asset: of the days.
+        days: that the run published, ISO.
     """
-    ordered = sorted(days)
+    own_day = partition_day()
+    ordered = sorted(day for day in days if own_day is None or day == str(own_day))
     if not ordered:
-        skip("no day was published")
+        skip(f"{own_day} was not published" if own_day else "no day was published")
     last = date.fromisoformat(ordered[-1])
     monday = last - timedelta(days=(last.weekday() + 1) % 7 + 6)
     get_current_context()["outlet_events"][asset].add_partitions([day for day in ordered if day >= str(monday)])

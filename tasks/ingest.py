@@ -86,7 +86,7 @@ def ingest_chunk(
         now: rows later than this are in the future; None: the clock.
 
     Returns:
-        ``{"dt", "digest", "rows", "changed"}`` of every curated day that was looked at, late rows' days included.
+        ``{"dt", "digest", "rows", "changed"}`` of every curated day that is published, late rows' days included, withdrawn ones not.
 
     Raises:
         SchemaError: a file breaks the contract or cannot be read.

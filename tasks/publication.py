@@ -103,7 +103,7 @@ def publish(connection: Backend, settings: Settings, log: LogSchema, intake: Int
         aside: folder of the parts, and of those that merging adds.
 
     Returns:
-        ``{"dt", "digest", "rows", "changed"}`` of every day that the sources contribute to, now or before.
+        ``{"dt", "digest", "rows", "changed"}`` of every day that is published, sorted; a day that is withdrawn is none.
 
     Raises:
         AuditError: the rows fail the suite; nothing is published, nothing withdrawn.
@@ -121,8 +121,10 @@ def publish(connection: Backend, settings: Settings, log: LogSchema, intake: Int
         for day, row in zip(kept, metrics, strict=True):
             extra = _upload(settings, log, day, merged[day.day].extra, paths)
             summaries.append(_publish_day(settings, log, day, row, extra, verdict))
-    summaries += [_withdraw(settings, log, day) for day in days if not day.contributions]
-    return sorted(summaries, key=lambda summary: summary["dt"])
+    for day in days:
+        if not day.contributions:
+            _withdraw(settings, log, day)
+    return summaries
 
 
 def summaries(settings: Settings, log: LogSchema, days: Iterable[date]) -> list[dict[str, Any]]:
@@ -269,10 +271,9 @@ def _publish_day(
     return _summary(metrics[PARTITION], published.digest, metrics["accepted"], changed=changed)
 
 
-def _withdraw(settings: Settings, log: LogSchema, day: Day) -> dict[str, Any]:
+def _withdraw(settings: Settings, log: LogSchema, day: Day) -> None:
     """Unpublish a day that no source contributes to any longer: its manifest goes first."""
     uri = curated.partition_uri(settings, log, day.day)
     logger.warning("%s %s: no source has rows of this day any longer; it is withdrawn", log.dataset, day.day)
     storage.remove(storage.join(uri, manifest.MANIFEST))
     storage.remove(uri)
-    return _summary(str(day.day), "", 0, changed=day.old is not None)

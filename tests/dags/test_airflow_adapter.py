@@ -199,6 +199,22 @@ def test_a_first_load_of_years_announces_its_last_complete_week_and_what_follows
     assert (keys[0], keys[-1], len(keys)) == ("2026-06-22", str(last_day), announced)
 
 
+def test_a_run_for_a_partition_announces_its_day_alone_and_only_where_it_was_published(run) -> None:
+    entered = run(partition_key="2026-06-23")
+    airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-22", "2026-06-23"])
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
+    with pytest.raises(AirflowSkipException, match="2026-06-23 was not published"):
+        airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-22"])
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
+
+
+def test_a_range_without_a_published_day_announces_nothing(run) -> None:
+    entered = run()
+    with pytest.raises(AirflowSkipException, match="no day was published"):
+        airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, [])
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == []
+
+
 def test_a_version_is_announced_under_its_number_with_its_evidence(run) -> None:
     entered = run()
     airflow_adapter.announce_version(airflow_adapter.CANDIDATE_ASSET, {"version": 3, "run_id": "abc"})
