@@ -7,7 +7,8 @@ whole or not at all. Optional: a deployment without a users table leaves out att
 
 ### Triage
 
-- Skipped, there is no users table: nothing to do where the deployment has none.
+- Skipped, there is no users table: nothing to do where the deployment has none. Where it had one, the last snapshot goes on being
+  used; the reason says since when, and what to delete to drop it.
 - `SchemaError`: duplicate users, conflicting attributes, a missing `user_id`. The message names file, column and users: fix the
   source, and clear the task.
 - `AuditError`: a critical expectation failed. Open the page that the message names.

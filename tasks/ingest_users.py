@@ -31,18 +31,23 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
     integer nor boolean, or whose names MLflow refuses, are left out with a warning.
 
     Returns:
-        The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged.
+        The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged. A table that is no longer delivered
+        goes on being used: whoever replaces a file may have removed it first.
 
     Raises:
         SchemaError: a file breaks the contract, or two rows of a user disagree.
         RejectionError: too many rows are rejected or duplicated; rejected ones are in quarantine, nothing is published.
         AuditError: the table fails the suite; nothing is published.
     """
-    source = raw.users(settings)
+    source, old = raw.users(settings), curated.users(settings)
+    if source is None and old is not None:
+        return _skipped(
+            f"there is no users table under {settings.raw} any longer: the one published at {old.created_at} goes on being used; "
+            f"deliver {USERS}.parquet again, or delete {old.uri} to leave out attribute prediction"
+        )
     if source is None:
         return _skipped(f"there is no users table under {settings.raw}; attribute prediction is left out")
     inputs = dict(source.signatures) | {"columns": manifest.digest_of(settings.user_columns)}
-    old = curated.users(settings)
     if old is not None and old.inputs == inputs:
         return _skipped(f"nothing to do: the users table is ingested and {', '.join(source.uris)} unchanged")
     footers = raw.footers(source.uris)

@@ -1,5 +1,6 @@
 """The users table: attributes as strings, one row per user."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mfn_core.errors import RejectionError, SchemaError
-from tasks import audit, curated
+from tasks import audit, curated, manifest
 from tasks.audit import Verdict
 from tasks.ingest_users import ingest_users
 from tests.tasks.raw_files import deliver
@@ -28,13 +29,13 @@ def published(settings):
 def test_attributes_become_strings_and_null_means_unlabelled(settings):
     table = pa.table({"user_id": [2, 1], "gender": ["F", None], "age_code": [25, 18], "member": [True, False]})
     deliver(settings, "users.parquet", table)
-    manifest = ingest_users(settings)
+    made = ingest_users(settings)
     assert published(settings) == [
         {"user_id": "1", "gender": None, "age_code": "18", "member": "false"},
         {"user_id": "2", "gender": "F", "age_code": "25", "member": "true"},
     ]
-    assert manifest["rows"] == {"read": 2, "accepted": 2, "quarantined": 0, "duplicates": 0}
-    assert manifest["facts"]["attributes"] == ["gender", "age_code", "member"]
+    assert made["rows"] == {"read": 2, "accepted": 2, "quarantined": 0, "duplicates": 0}
+    assert made["facts"]["attributes"] == ["gender", "age_code", "member"]
 
 
 def test_a_folder_of_files_is_one_table(settings):
@@ -46,6 +47,21 @@ def test_a_folder_of_files_is_one_table(settings):
 
 def test_no_users_table_is_skipped_with_the_reason(settings):
     assert ingest_users(settings) == {"skipped": f"there is no users table under {settings.raw}; attribute prediction is left out"}
+
+
+def test_a_deleted_table_goes_on_being_used_and_the_reason_says_since_when_and_how_to_drop_it(settings, monkeypatch):
+    monkeypatch.setattr(manifest, "now", lambda: "2026-06-01T03:00:00+00:00")
+    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "gender": ["F"]}))
+    ingest_users(settings)
+    file.unlink()
+    folder = curated.users_uri(settings)
+    assert ingest_users(settings) == {
+        "skipped": f"there is no users table under {settings.raw} any longer: the one published at 2026-06-01T03:00:00+00:00 goes on being "
+        f"used; deliver users.parquet again, or delete {folder} to leave out attribute prediction"
+    }
+    assert published(settings) == [{"user_id": "ann", "gender": "F"}]
+    shutil.rmtree(folder)
+    assert "attribute prediction is left out" in ingest_users(settings)["skipped"]
 
 
 def test_a_table_of_ids_alone_is_published_without_attributes(settings):
