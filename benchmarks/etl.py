@@ -134,9 +134,8 @@ def dataset(settings: Settings) -> dict[str, int]:
     from tasks.plan import plan_training
 
     config = TrainConfig()
-    planned = plan_training(settings, config)
     shape = DatasetConfig(**config.model_dump(include=set(DatasetConfig.model_fields)))
-    return build_dataset(settings, shape, *map(date.fromisoformat, planned["days"]), planned["fingerprint"])["rows"]
+    return build_dataset(settings, shape, plan_training(settings, config))["rows"]
 
 
 def plain_sort(settings: Settings, folder: Path) -> None:

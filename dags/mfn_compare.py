@@ -8,11 +8,12 @@ missing: more seeds, more models, a model whose code has changed. It registers n
 ### Triage
 - `ConfigError`: a model is unknown, or the form sets what the networks differ in; the message names the choice.
 - `InsufficientDataError`, days not validated: ingest and validate first.
+- `build_dataset`: `ArtifactError`, a day or the users table has changed since `plan`: clear `plan`, it plans anew.
 - `measure` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken, by a training or by another model.
 - `report`: `ArtifactError`, other users: RecBole's scores are of another dataset; run RecBole again or leave it out of `models`.
 """
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
@@ -33,7 +34,7 @@ with DAG("mfn_compare", schedule=None, tags=["mfn", "compare"], doc_md=__doc__, 
         """Build and audit the point-in-time dataset, or find the one of `mfn_train`."""
         from tasks.build_dataset import build_dataset
 
-        return build_dataset(*start(CompareConfig), *map(date.fromisoformat, planned["days"]), planned["fingerprint"])
+        return build_dataset(*start(CompareConfig), planned)
 
     @task
     def line_up(dataset):

@@ -6,13 +6,13 @@ downstream tasks beside their baselines → gate against the champion on the sam
 **When:** all seven days of a calendar week are validated; by hand with the form. **Emits** `mfn_candidate` where the gate passes.
 ### Triage
 - `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same.
-- `InsufficientDataError`, `ConfigError`, days not validated: the message names value, limit and remedy. `LeakError`: open an issue.
+- `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
 - `train` timed out or was killed: clear it, it resumes (lower `batch_size` if memory ran out). Stays `scheduled`: pool `gpu` is taken.
 - `announce` skipped: the champion is better on the same users; see `gate`'s XCom. The address in MLflow is in `register`'s.
 - In every case the champion serves on, and clearing a task doubles neither runs nor versions: finished artifacts are found again.
 """
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
@@ -35,7 +35,7 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
         """Build and audit the point-in-time dataset."""
         from tasks.build_dataset import build_dataset
 
-        return build_dataset(*start(TrainConfig), *map(date.fromisoformat, planned["days"]), planned["fingerprint"])
+        return build_dataset(*start(TrainConfig), planned)
 
     @task(pool=GPU_POOL, execution_timeout=timedelta(hours=12))
     def train(planned, dataset):

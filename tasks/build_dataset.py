@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import chain
@@ -25,8 +25,8 @@ from mfn_core.data.splits import split_codes, user_hashes
 from mfn_core.data.summary import Summary, summarize
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
-from mfn_core.errors import InsufficientDataError
-from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema
+from mfn_core.errors import ArtifactError, InsufficientDataError
+from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema, View
 from tasks import audit, curated, engine, manifest, storage
 from tasks.events import Events
 from tasks.manifest import Manifest
@@ -54,33 +54,32 @@ class _Population:
             yield number, slice(int(start), int(stop))
 
 
-def build_dataset(
-    settings: Settings, config: DatasetConfig, first_day: date | None, last_day: date | None, fingerprint: str
-) -> dict[str, Any]:
-    """Build the dataset of a fingerprint, or return the finished one.
+def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the dataset of a plan, or return the finished one.
 
     Args:
         settings: where the curated logs and the datasets are.
         config: cut, horizon, attributes, vocabularies, splits.
-        first_day: first curated day to read; None: all.
-        last_day: last curated day to read; None: all.
-        fingerprint: digest of inputs, config and code; names the artifact.
+        planned: of ``plan_training``: its ``days`` are read, its ``fingerprint`` names the artifact, its ``inputs`` must still be there.
 
     Returns:
         The manifest, as JSON.
 
     Raises:
+        ArtifactError: a curated day or the users table has changed since it was planned.
         ConfigError: the cut, the horizon or an attribute does not fit the data.
         InsufficientDataError: too few users, a label of one class, a view of the deployment without a curated day, or nothing to learn.
         LeakError: what was written breaks a rule of point-in-time.
         AuditError: the dataset fails its suite.
     """
+    fingerprint, days = planned["fingerprint"], [date.fromisoformat(day) for day in planned["days"]]
     uri = storage.join(settings.store, "datasets", fingerprint[:16])
     if finished := manifest.find(uri, fingerprint):
         _log.info("nothing to do: dataset %s is already built", uri)
         return finished.model_dump(mode="json")
-    partitions = {view: _partitions(settings, LOGS[view], first_day, last_day) for view in settings.views}
+    partitions = {view: _partitions(settings, LOGS[view], *days) for view in settings.views}
     users = curated.users(settings)
+    _check_planned(planned, partitions, users)
     settings.scratch.mkdir(parents=True, exist_ok=True)
     with engine.connect(settings) as connection, storage.staged_folder(uri, settings.scratch) as folder:
         events = Events.load(connection, partitions)
@@ -114,15 +113,27 @@ def build_dataset(
     return result.model_dump(mode="json")
 
 
-def _partitions(settings: Settings, log: LogSchema, first_day: date | None, last_day: date | None) -> list[Manifest]:
+def _partitions(settings: Settings, log: LogSchema, first_day: date, last_day: date) -> list[Manifest]:
     found = curated.partitions(settings, log, first_day, last_day)
     if any(each.rows["accepted"] for each in found):
         return found
     others = ", ".join(f'"{view}"' for view in settings.views if view != log.view)
     remedy = f"; or set MFN_VIEWS='[{others}]' if this deployment has no such log" if others else ""
     raise InsufficientDataError(
-        f"{log.dataset} has no curated rows from {first_day or 'the first day'} to {last_day or 'the last'} under "
-        f"{curated.log_uri(settings, log)}; ingest it{remedy}"
+        f"{log.dataset} has no curated rows from {first_day} to {last_day} under {curated.log_uri(settings, log)}; ingest it{remedy}"
+    )
+
+
+def _check_planned(planned: Mapping[str, Any], partitions: Mapping[View, list[Manifest]], users: Manifest | None) -> None:
+    """Refuse inputs that the fingerprint does not cover; a retry would meet them again, since the plan stays what it is."""
+    found = manifest.digest_of(*curated.content(partitions, users))
+    if found == planned["inputs"]:
+        return
+    latest = max(chain(*partitions.values(), [users] if users else []), key=lambda each: each.created_at)
+    raise ArtifactError(
+        f"the curated days from {' to '.join(planned['days'])} or the users table have changed since they were planned "
+        f"(digest {found[:16]}, planned {planned['inputs'][:16]}); published last was {latest.uri}, "
+        f"at {latest.created_at}. Plan again: clear the task plan and what follows it"
     )
 
 

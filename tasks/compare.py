@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def plan(settings: Settings, config: CompareConfig) -> dict[str, Any]:
-    """Fingerprint of the dataset and the days that it is built from: those of ``mfn_train`` with the same settings.
+    """Fingerprint, days and inputs of the dataset: those of ``mfn_train`` with the same settings.
 
     Raises:
         ConfigError: a model is unknown, or the form sets what the networks differ in.
@@ -43,7 +43,7 @@ def plan(settings: Settings, config: CompareConfig) -> dict[str, Any]:
     lineup.check(config)
     shared = config.model_dump(include=set(TrainConfig.model_fields))
     planned = plan_training(settings, TrainConfig.model_validate(shared))
-    return {"fingerprint": planned["fingerprint"], "days": planned["days"]}
+    return {name: planned[name] for name in ("fingerprint", "days", "inputs")}
 
 
 def line_up(settings: Settings, config: CompareConfig, dataset_manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """The curated store: one folder per day and log, read through its manifest and never by listing files."""
 
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
 
 from mfn_core.errors import ArtifactError
-from mfn_core.schema import EVENT_TIME, EVENT_TYPE, PARTITION, SEQ_NO, USER_ID, USERS, LogSchema
+from mfn_core.schema import EVENT_TIME, EVENT_TYPE, PARTITION, SEQ_NO, USER_ID, USERS, LogSchema, View
 from tasks import manifest, storage
 from tasks.manifest import Manifest
 from tasks.settings import Settings
@@ -82,3 +83,9 @@ def users(settings: Settings) -> Manifest | None:
         return manifest.read(users_uri(settings))
     except ArtifactError:
         return None
+
+
+def content(partitions: Mapping[View, Sequence[Manifest]], users: Manifest | None) -> tuple[dict[View, list[tuple[str, str]]], str | None]:
+    """What tells inputs of a dataset from others: day and digest of every partition, by view, and the digest of the users table."""
+    days = {view: [(each.facts[PARTITION], each.digest) for each in found] for view, found in partitions.items()}
+    return days, users.digest if users else None

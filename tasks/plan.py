@@ -49,7 +49,8 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
     """Fingerprint the validated partitions, the users table, the config and the code.
 
     Returns:
-        ``fingerprint, days`` (first and last, ISO), ``partitions`` (count by view) and ``skip``: None, or why there is nothing to do.
+        ``fingerprint, days`` (first and last, ISO), ``inputs`` (digest of partitions and users table), ``partitions`` (count by view) and
+        ``skip``: None, or why there is nothing to do.
 
     Raises:
         InsufficientDataError: no day of the range is validated, or one before the last validated day is not.
@@ -57,10 +58,9 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
     partitions = published_days(settings, config.first_day, config.last_day)
     days = _validated_days(settings, config, partitions)
     chosen = {view: [found[day] for day in days if day in found] for view, found in partitions.items()}
-    users = curated.users(settings)
+    inputs = curated.content(chosen, curated.users(settings))
     fingerprint = manifest.digest_of(
-        {view: [(each.facts[PARTITION], each.digest) for each in found] for view, found in chosen.items()},
-        users.digest if users else None,
+        *inputs,
         config.model_dump(mode="json", exclude=_NOT_FINGERPRINTED),
         manifest.code_digest(),
         manifest.now() if config.force else None,
@@ -71,6 +71,7 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
         "days": [str(days[0]), str(days[-1])],
+        "inputs": manifest.digest_of(*inputs),
         "partitions": {view: len(found) for view, found in chosen.items()},
         "skip": skip,
     }

@@ -2,12 +2,14 @@
 
 ``app_log`` and ``item_log`` turn tuples into curated tables, ``dataset_of`` turns those into an open ``Dataset`` through the
 project's own vocabularies and sequence builder, ``store_dataset`` writes it where ``Dataset.open`` reads it. ``patterned_dataset`` is
-a small world for tests that need many users and no particular one.
+a small world for tests that need many users and no particular one. ``planned`` is what ``plan_training`` says of curated days that nobody
+has validated.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,9 @@ from mfn_core.data.dataset import Dataset, DatasetFacts, Shard, shard_path, writ
 from mfn_core.data.sequences import TIME_TYPE, build_histories
 from mfn_core.data.splits import split_codes
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
-from mfn_core.schema import APP_LOGS, EVENT_TIME, EVENT_TYPE, ITEM_LOGS, SEQ_NO, SPLITS, USER_ID, LogSchema, Split
+from mfn_core.schema import APP_LOGS, EVENT_TIME, EVENT_TYPE, ITEM_LOGS, LOGS, SEQ_NO, SPLITS, USER_ID, LogSchema, Split
+from tasks import curated, manifest
+from tasks.settings import Settings
 
 Event = tuple[str, str, str, str]  # user, id, category, "2026-01-31T12:00:00"
 
@@ -113,6 +117,13 @@ def patterned_dataset(num_users: int = 60) -> Dataset:
 
 def _event(user: str, kind: str, number: int, hour: int, minute: int = 0) -> Event:
     return user, f"{kind}{number:02d}", f"{kind}-category{number % 4}", f"2026-05-01T{hour:02d}:{minute:02d}:00"
+
+
+def planned(settings: Settings, fingerprint: str, first_day: date = date.min, last_day: date = date.max) -> dict[str, Any]:
+    """The part of ``plan_training``'s answer that ``build_dataset`` reads."""
+    partitions = {view: curated.partitions(settings, LOGS[view], first_day, last_day) for view in settings.views}
+    inputs = manifest.digest_of(*curated.content(partitions, curated.users(settings)))
+    return {"fingerprint": fingerprint, "days": [str(first_day), str(last_day)], "inputs": inputs}
 
 
 def _curated(log: LogSchema, rows: Sequence[Event], seq_no: Sequence[int] | None) -> pa.Table:

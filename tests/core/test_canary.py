@@ -24,6 +24,7 @@ from tasks.ingest_users import ingest_users
 from tasks.settings import Settings
 from tasks.train import train_managed
 from tests.canary import CUT, HORIZON_DAYS, canary_world, write_raw
+from tests.factories import planned
 
 pytestmark = pytest.mark.canary
 
@@ -78,7 +79,7 @@ def scores_of(when: Literal["past", "future"], settings: Settings) -> dict[Downs
         for chunk in plan_ingest(settings, log, None, None, 366, now=AFTER_ALL):
             ingest_chunk(settings, log, date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]), now=AFTER_ALL)
     ingest_users(settings)
-    built = build_dataset(settings, CONFIG, None, None, FINGERPRINT)
+    built = build_dataset(settings, CONFIG, planned(settings, FINGERPRINT))
     trained = train_managed(settings, CONFIG, built, FINGERPRINT, lambda _: None)
 
     dataset = Dataset.open(Path(built["uri"]))

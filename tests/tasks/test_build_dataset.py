@@ -20,14 +20,14 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.data.splits import split_of
 from mfn_core.data.summary import summarize
 from mfn_core.data.window import seconds_of
-from mfn_core.errors import AuditError, ConfigError, InsufficientDataError, LeakError
+from mfn_core.errors import ArtifactError, AuditError, ConfigError, InsufficientDataError, LeakError
 from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, LogSchema
 from tasks import build_dataset as module
 from tasks import curated, manifest, storage
 from tasks.build_dataset import build_dataset
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tests.factories import Event, app_log, item_log
+from tests.factories import Event, app_log, item_log, planned
 
 FINGERPRINT = "0123456789abcdef" * 4
 CUT = date(2026, 3, 23)
@@ -67,7 +67,7 @@ def _publish(settings: Settings, log: LogSchema, rows: pa.Table) -> None:
 def _publish_part(uri: str, rows: pa.Table) -> None:
     Path(uri).mkdir(parents=True)
     pq.write_table(rows, storage.join(uri, "part-0.parquet"))
-    facts = {curated.FILES: ["part-0.parquet"]}
+    facts = {curated.FILES: ["part-0.parquet"], "dt": uri[-10:]}
     manifest.write(Manifest(kind="curated", uri=uri, digest=f"digest of {uri[-13:]}", rows={"accepted": len(rows)}, facts=facts))
 
 
@@ -102,7 +102,7 @@ def dataset(built: dict) -> Dataset:
 
 def _build(settings: Settings, **changes) -> tuple[dict, Dataset]:
     config = DatasetConfig(**({"min_users": 10, "num_shards": 2} | changes))
-    built = build_dataset(settings, config, None, None, FINGERPRINT)
+    built = build_dataset(settings, config, planned(settings, FINGERPRINT))
     return built, Dataset.open(Path(built["uri"]))
 
 
@@ -270,7 +270,7 @@ def test_users_of_few_items_leave_recommendation_out(settings: Settings) -> None
 
 
 def test_only_the_days_asked_for_are_read(store: Settings) -> None:
-    built = build_dataset(store, DatasetConfig(min_users=10), date(2026, 3, 2), date(2026, 3, 9), FINGERPRINT)
+    built = build_dataset(store, DatasetConfig(min_users=10), planned(store, FINGERPRINT, date(2026, 3, 2), date(2026, 3, 9)))
     dataset = Dataset.open(Path(built["uri"]))
     assert _history(dataset, "ann")[0] == ["mail", "bank"]
     assert dataset.cut == seconds_of(date(2026, 3, 5))  # the last event is on 03-04
@@ -333,6 +333,36 @@ def test_a_misspelt_attribute_is_an_error(store: Settings) -> None:
 def test_an_attribute_of_one_class_is_an_error(store: Settings) -> None:
     with pytest.raises(InsufficientDataError, match="'country' has fewer than 2 classes"):
         _build(store, attributes=("country",))
+
+
+@pytest.mark.parametrize("change", ["another digest", "another day", "a day withdrawn", "other users"])
+def test_what_has_changed_since_it_was_planned_is_not_built_under_the_old_fingerprint(store: Settings, change: str) -> None:
+    plan = planned(store, FINGERPRINT)
+    day = manifest.read(curated.partition_uri(store, APP_LOGS, date(2026, 3, 22)))
+    users = manifest.read(curated.users_uri(store))
+    match change:
+        case "another digest":
+            manifest.write(day.model_copy(update={"digest": "corrected", "created_at": "2026-04-01T03:00:00+00:00"}))
+        case "another day":
+            _publish(store, ITEM_LOGS, item_log([("ann", "i9", "news", "2026-03-22T10:00:00")]))
+        case "a day withdrawn":
+            storage.remove(day.uri)
+        case "other users":
+            manifest.write(users.model_copy(update={"digest": "corrected"}))
+    with pytest.raises(ArtifactError) as caught:
+        build_dataset(store, DatasetConfig(min_users=10), plan)
+    found = planned(store, FINGERPRINT)["inputs"]
+    assert f"have changed since they were planned (digest {found[:16]}, planned {plan['inputs'][:16]})" in str(caught.value)
+    if change == "another digest":
+        assert f"published last was {day.uri}, at 2026-04-01T03:00:00+00:00. Plan again: clear the task plan" in str(caught.value)
+    assert not storage.exists(storage.join(store.store, "datasets", FINGERPRINT[:16]))
+
+
+def test_a_finished_dataset_is_found_though_a_day_has_changed_since(store: Settings) -> None:
+    plan = planned(store, FINGERPRINT)
+    built = build_dataset(store, DatasetConfig(min_users=10), plan)
+    storage.remove(curated.partition_uri(store, APP_LOGS, date(2026, 3, 22)))
+    assert build_dataset(store, DatasetConfig(min_users=10), plan) == built
 
 
 def test_a_failed_build_leaves_no_dataset(store: Settings) -> None:

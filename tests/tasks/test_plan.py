@@ -13,6 +13,7 @@ from tasks.plan import plan_training, plan_validation
 from tasks.settings import Settings
 from tasks.tracking import Version
 from tasks.validated import validated_uri
+from tests.factories import planned
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
 
@@ -54,6 +55,11 @@ def test_training_reads_all_validated_days(settings: Settings) -> None:
     publish_and_validate(settings, MONDAY, TUESDAY)
     planned = plan_training(settings, TrainConfig())
     assert (planned["days"], planned["partitions"], planned["skip"]) == (["2026-06-22", "2026-06-23"], {"macro": 2, "micro": 2}, None)
+
+
+def test_the_plan_names_its_inputs_so_that_what_changes_before_they_are_read_is_noticed(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY)
+    assert plan_training(settings, TrainConfig())["inputs"] == planned(settings, "fingerprint", MONDAY, TUESDAY)["inputs"]
 
 
 def test_training_leaves_later_days_that_are_not_validated_yet(settings: Settings) -> None:
