@@ -1,6 +1,5 @@
 """The sole user of Great Expectations: a frame of metrics is judged by a suite, and the verdict goes to Data Docs."""
 
-import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mfn_core.errors import AuditError
-from tasks import storage
+from tasks import storage, turns
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,9 +86,7 @@ def _context(settings: Settings) -> Iterator["EphemeralDataContext"]:
     import great_expectations as gx
     from great_expectations.data_context.types.base import DataContextConfig, ProgressBarsConfig
 
-    settings.var.mkdir(parents=True, exist_ok=True)
-    with (settings.var / "audit.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with turns.taken(settings, "audit"):
         in_memory = {"class_name": "InMemoryStoreBackend"}
         results = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(_results(settings))}
         docs = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(settings.var / "data_docs")}

@@ -27,7 +27,7 @@ from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
 from mfn_core.errors import ArtifactError, InsufficientDataError
 from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema, View
-from tasks import audit, curated, engine, manifest, storage
+from tasks import audit, curated, engine, manifest, storage, turns
 from tasks.events import Events
 from tasks.manifest import Manifest
 from tasks.settings import Settings
@@ -55,7 +55,7 @@ class _Population:
 
 
 def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the dataset of a plan, or return the finished one.
+    """Build the dataset of a plan, or return the finished one; where another process builds the same, wait for it.
 
     Args:
         settings: where the curated logs and the datasets are.
@@ -72,11 +72,17 @@ def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[st
         LeakError: what was written breaks a rule of point-in-time.
         AuditError: the dataset fails its suite.
     """
-    fingerprint, days = planned["fingerprint"], [date.fromisoformat(day) for day in planned["days"]]
+    fingerprint = planned["fingerprint"]
     uri = storage.join(settings.store, "datasets", fingerprint[:16])
-    if finished := manifest.find(uri, fingerprint):
-        _log.info("nothing to do: dataset %s is already built", uri)
-        return finished.model_dump(mode="json")
+    with turns.taken(settings, f"dataset-{fingerprint[:16]}"):
+        if finished := manifest.find(uri, fingerprint):
+            _log.info("nothing to do: dataset %s is already built", uri)
+            return finished.model_dump(mode="json")
+        return _build(settings, config, planned, uri).model_dump(mode="json")
+
+
+def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], uri: str) -> Manifest:
+    fingerprint, days = planned["fingerprint"], [date.fromisoformat(day) for day in planned["days"]]
     partitions = {view: _partitions(settings, LOGS[view], *days) for view in settings.views}
     users = curated.users(settings)
     _check_planned(planned, partitions, users)
@@ -110,7 +116,7 @@ def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[st
     _log.info("dataset %s: %s", uri, ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in result.rows.items()))
     for task, why in facts.skipped.items():
         _log.info("%s is left out: %s", task, why)
-    return result.model_dump(mode="json")
+    return result
 
 
 def _partitions(settings: Settings, log: LogSchema, first_day: date, last_day: date) -> list[Manifest]:

@@ -5,12 +5,9 @@ reason, or dropped and counted as an exact duplicate. A curated day keeps what e
 any of them again replaces that contribution and nothing else.
 """
 
-import fcntl
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,7 +17,7 @@ from ibis.expr.types import Table
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
 from mfn_core.schema import LogSchema
-from tasks import curated, engine, log_rows, publication, quarantine, raw, reading, receipt, storage
+from tasks import curated, engine, log_rows, publication, quarantine, raw, reading, receipt, storage, turns
 from tasks.day_parts import Part
 from tasks.log_rows import Count
 from tasks.raw import Footer, Source
@@ -94,7 +91,7 @@ def ingest_chunk(
         AuditError: the rows fail the suite; nothing is published.
     """
     _check_request(settings, log, first_day, last_day)
-    with _sole_writer(settings, log):
+    with turns.taken(settings, f"ingest-{log.dataset}"):  # two chunks may touch one curated day, by late rows
         sources = _changed_sources(settings, log, first_day, last_day)
         if not sources:
             logger.info("%s %s to %s: nothing to do, the raw files are unchanged", log.dataset, first_day, last_day)
@@ -353,12 +350,3 @@ def _acknowledge(
         receipt.write_daily(settings, log, source, rows, landed)
     late = sum(part.measures.rows for part in parts if source.day is not None and part.day != source.day)
     logger.info("%s %s: %s rows read, %s quarantined, %s duplicates, %s late", log.dataset, source.name, *rows.values(), late)
-
-
-@contextmanager
-def _sole_writer(settings: Settings, log: LogSchema) -> Iterator[None]:
-    """Two chunks may touch one curated day by late rows: they take turns on this machine."""
-    settings.var.mkdir(parents=True, exist_ok=True)
-    with (settings.var / f"ingest-{log.dataset}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mfn_core.errors import ArtifactError
 from tasks import storage
-
-MANIFEST = "manifest.json"
+from tasks.storage import MANIFEST
 
 
 class Manifest(BaseModel):

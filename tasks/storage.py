@@ -1,12 +1,13 @@
 """Files by URI (local folder, s3://, gs://): joined, listed, read, and published whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from mfn_core.errors import ArtifactError
+
+MANIFEST = "manifest.json"
 
 
 def join(uri: str, *parts: str) -> str:
@@ -97,7 +100,7 @@ def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
         if local:
             _replace_folder(aside, Path(path))
         else:
-            filesystem.put(f"{aside}/", path, recursive=True)
+            _put_folder(filesystem, aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -134,10 +137,23 @@ def local_path(uri: str) -> Path | None:
 def _replace_folder(new: Path, target: Path) -> None:
     """Rename ``new`` to ``target``; the old folder is renamed away first, so a crash leaves one of the two on disk."""
     old = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-    if target.exists():
+    with suppress(FileNotFoundError):
         os.replace(target, old)
-    os.replace(new, target)
+    try:
+        os.replace(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _replace_folder(new, target)  # another process has published there meanwhile
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_folder(filesystem: fsspec.AbstractFileSystem, folder: Path, path: str) -> None:
+    """Upload the files of a folder, the manifest after all others: who finds it finds them."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    for batch in ([file for file in files if file.name != MANIFEST], [file for file in files if file.name == MANIFEST]):
+        if batch:
+            filesystem.put([str(file) for file in batch], [f"{path}/{file.relative_to(folder).as_posix()}" for file in batch])
 
 
 def _is_local(filesystem: fsspec.AbstractFileSystem) -> bool:

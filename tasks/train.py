@@ -55,20 +55,21 @@ def train(
         airflow_tags: lead from the MLflow run back to the Airflow run.
 
     Returns:
-        The manifest of the training run; see ``train_managed``.
+        The manifest of the training run; see ``train_managed``, also for what it raises.
     """
-    run_id = tracking.open_run(settings, fingerprint, config.model_dump(mode="json"), airflow_tags)
-    tracking.log_dataset(settings, run_id, Manifest.model_validate(dataset_manifest))
+    with _locked(_folder(settings, fingerprint)):  # first: the MLflow run of a training under way is not ours to touch
+        run_id = tracking.open_run(settings, fingerprint, config.model_dump(mode="json"), airflow_tags)
+        tracking.log_dataset(settings, run_id, Manifest.model_validate(dataset_manifest))
 
-    def log_curves(progress: Progress) -> None:
-        if progress.phase == "epoch":
-            tracking.log_metrics(settings, run_id, _curves(progress), step=progress.epoch)
+        def log_curves(progress: Progress) -> None:
+            if progress.phase == "epoch":
+                tracking.log_metrics(settings, run_id, _curves(progress), step=progress.epoch)
 
-    try:
-        return train_managed(settings, config, dataset_manifest, fingerprint, log_curves)
-    except BaseException:
-        tracking.close_run(settings, run_id, succeeded=False)
-        raise
+        try:
+            return _train(settings, config, dataset_manifest, fingerprint, log_curves)
+        except BaseException:
+            tracking.close_run(settings, run_id, succeeded=False)
+            raise
 
 
 def train_managed(
@@ -97,27 +98,47 @@ def train_managed(
         ProcessError: the child died otherwise. A retry goes on from the last finished epoch.
         TransientError: another process is training the same run.
     """
-    uri = storage.join(settings.store, "training", fingerprint[:16])
-    local = storage.local_path(uri)
-    folder = (local or settings.scratch / "training" / fingerprint[:16]).resolve()
-    with _locked(folder):
-        finished = manifest.find(uri, fingerprint)
-        if finished:
-            _log.info("training %s is finished already: %s", fingerprint[:16], uri)
-            return finished.model_dump(mode="json")
-        dataset = storage.local_folder(dataset_manifest["uri"], settings.scratch).resolve()
-        taken_over = encoders and storage.local_folder(encoders.uri, settings.scratch).resolve()
-        _write_job(folder, config, dataset, taken_over, settings.training_processes)
-        result = _run_child(folder, settings.home, on_progress)
-        _log.info("training stopped by %s after epoch %d; best epoch %d", result["stopped"], result["epochs"], result["best_epoch"])
-        if local is None:
-            _upload(folder, uri)
-        made = _manifest(uri, config, dataset_manifest, fingerprint, result)
-        manifest.write(made)
-        if local is None:
-            shutil.rmtree(folder)
-        else:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+    with _locked(_folder(settings, fingerprint)):
+        return _train(settings, config, dataset_manifest, fingerprint, on_progress, encoders)
+
+
+def _uri(settings: Settings, fingerprint: str) -> str:
+    return storage.join(settings.store, "training", fingerprint[:16])
+
+
+def _folder(settings: Settings, fingerprint: str) -> Path:
+    """Where a run works, on this machine."""
+    return (storage.local_path(_uri(settings, fingerprint)) or settings.scratch / "training" / fingerprint[:16]).resolve()
+
+
+def _train(
+    settings: Settings,
+    config: TrainConfig,
+    dataset_manifest: Mapping[str, Any],
+    fingerprint: str,
+    on_progress: Callable[[Progress], None],
+    encoders: Manifest | None = None,
+) -> dict[str, Any]:
+    """What ``train_managed`` does while it holds the run's lock."""
+    uri, folder = _uri(settings, fingerprint), _folder(settings, fingerprint)
+    finished = manifest.find(uri, fingerprint)
+    if finished:
+        _log.info("training %s is finished already: %s", fingerprint[:16], uri)
+        return finished.model_dump(mode="json")
+    dataset = storage.local_folder(dataset_manifest["uri"], settings.scratch).resolve()
+    taken_over = encoders and storage.local_folder(encoders.uri, settings.scratch).resolve()
+    _write_job(folder, config, dataset, taken_over, settings.training_processes)
+    result = _run_child(folder, settings.home, on_progress)
+    _log.info("training stopped by %s after epoch %d; best epoch %d", result["stopped"], result["epochs"], result["best_epoch"])
+    is_remote = storage.local_path(uri) is None
+    if is_remote:
+        _upload(folder, uri)
+    made = _manifest(uri, config, dataset_manifest, fingerprint, result)
+    manifest.write(made)
+    if is_remote:
+        shutil.rmtree(folder)
+    else:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return made.model_dump(mode="json")
 
 

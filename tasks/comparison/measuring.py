@@ -32,7 +32,7 @@ from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import DownstreamTask
 from mfn_core.training import BUNDLE
 from mfn_core.training.encoders import SETTINGS_OF_LABELS
-from tasks import atomic_files, manifest, storage
+from tasks import atomic_files, manifest, storage, turns
 from tasks.comparison import atlas
 from tasks.comparison.atlas import Atlas
 from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
@@ -158,15 +158,16 @@ def _shuffled(settings: Settings, dataset: Manifest, seed: int) -> Manifest:
     """The dataset with every user's app history given to another; see ``shuffle_macro``."""
     digest = manifest.digest_of("shuffled", dataset_digest(dataset), seed, manifest.code_digest())
     uri = storage.join(settings.store, "datasets", digest[:16])
-    if finished := manifest.find(uri, digest):
-        return finished
-    made = dataset.model_copy(
-        update={"uri": uri, "digest": digest, "inputs": {dataset.uri: dataset.digest}, "created_at": manifest.now(), "facts": {}}
-    )
-    settings.scratch.mkdir(parents=True, exist_ok=True)
-    with storage.staged_folder(uri, settings.scratch) as folder:
-        write_dataset(shuffle_macro(Dataset.open(storage.local_folder(dataset.uri, settings.scratch)), seed), folder)
-        manifest.write(made, str(folder))
+    with turns.taken(settings, f"dataset-{digest[:16]}"):
+        if finished := manifest.find(uri, digest):
+            return finished
+        made = dataset.model_copy(
+            update={"uri": uri, "digest": digest, "inputs": {dataset.uri: dataset.digest}, "created_at": manifest.now(), "facts": {}}
+        )
+        settings.scratch.mkdir(parents=True, exist_ok=True)
+        with storage.staged_folder(uri, settings.scratch) as folder:
+            write_dataset(shuffle_macro(Dataset.open(storage.local_folder(dataset.uri, settings.scratch)), seed), folder)
+            manifest.write(made, str(folder))
     return made
 
 

@@ -4,7 +4,9 @@ The logs run from Monday 2026-03-02 to Sunday 2026-03-29; with a horizon of 7 da
 ``u00`` … ``u29`` opened one app on the first day, so that every split has someone; every second of them reads an item after the cut.
 """
 
+import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -356,6 +358,29 @@ def test_what_has_changed_since_it_was_planned_is_not_built_under_the_old_finger
     if change == "another digest":
         assert f"published last was {day.uri}, at 2026-04-01T03:00:00+00:00. Plan again: clear the task plan" in str(caught.value)
     assert not storage.exists(storage.join(store.store, "datasets", FINGERPRINT[:16]))
+
+
+def test_two_builds_of_one_plan_take_turns_and_the_second_finds_the_dataset_of_the_first(
+    store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, prove, proofs = planned(store, FINGERPRINT), module.prove_no_leak, []
+    is_building, may_go_on = threading.Event(), threading.Event()
+
+    def prove_when_told(*given):
+        proofs.append(given)
+        is_building.set()
+        assert may_go_on.wait(60)
+        return prove(*given)
+
+    monkeypatch.setattr(module, "prove_no_leak", prove_when_told)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(build_dataset, store, DatasetConfig(min_users=10), plan)
+        assert is_building.wait(60)
+        second = pool.submit(build_dataset, store, DatasetConfig(min_users=10), plan)
+        assert wait([second], timeout=1).not_done
+        may_go_on.set()
+        assert second.result() == first.result()
+    assert len(proofs) == 1
 
 
 def test_a_finished_dataset_is_found_though_a_day_has_changed_since(store: Settings) -> None:

@@ -1,5 +1,6 @@
 """Files are published whole or not at all."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,33 @@ def test_a_staged_folder_replaces_what_stood_there(tmp_path: Path) -> None:
             (folder / name).write_text(name)
 
     assert storage.list_names(uri) == ["new.txt"]
+
+
+@pytest.mark.parametrize("stood_there", [False, True])
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_of_two_that_publish_one_folder_at_once_the_later_stands_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stood_there: bool, renamed: int
+) -> None:
+    """The earlier one publishes before the later one renames anything, or between its two renames."""
+    uri, replace, calls = str(tmp_path / "store" / "artifact"), os.replace, []
+
+    def publish(content: str) -> None:
+        with storage.staged_folder(uri, tmp_path) as folder:
+            (folder / f"{content}.txt").write_text(content)
+
+    def replace_after_another(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) > renamed:
+            monkeypatch.setattr(os, "replace", replace)
+            publish("earlier")
+        replace(source, target)
+
+    if stood_there:
+        publish("old")
+    monkeypatch.setattr(os, "replace", replace_after_another)
+    publish("later")
+    assert storage.list_names(uri) == ["later.txt"]
+    assert storage.list_names(str(tmp_path / "store")) == ["artifact"]
 
 
 def test_json_with_nan_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
@@ -94,6 +122,28 @@ def test_two_tasks_may_fetch_the_same_folder_at_once(tmp_path: Path, monkeypatch
     copy = storage.local_folder(uri, tmp_path / "scratch")
     assert [path.name for path in copy.iterdir()] == ["a.txt"]
     assert list(copy.parent.iterdir()) == [copy]
+
+
+def test_an_object_store_gets_the_manifest_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, put_file = "memory://bucket/half", MemoryFileSystem.put_file
+
+    def broken_off(self: MemoryFileSystem, lpath: str, rpath: str, **named: object) -> None:
+        if rpath.endswith("shard-1"):
+            raise OSError("connection lost")
+        put_file(self, lpath, rpath, **named)
+
+    def publish() -> None:
+        with storage.staged_folder(uri, tmp_path) as folder:
+            for name in ("manifest.json", "shard-0", "shard-1"):
+                (folder / name).write_text(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "put_file", broken_off)
+        with pytest.raises(OSError, match="connection lost"):
+            publish()
+    assert "manifest.json" not in storage.list_names(uri)
+    publish()
+    assert storage.list_names(uri) == ["manifest.json", "shard-0", "shard-1"]
 
 
 def test_folders_publish_to_an_object_store_too(tmp_path: Path) -> None:

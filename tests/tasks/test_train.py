@@ -272,7 +272,7 @@ def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monke
         on_progress(EPOCH)
         return {"kind": "training"}
 
-    monkeypatch.setattr(module, "train_managed", reporting)
+    monkeypatch.setattr(module, "_train", reporting)
     made = module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.dag_id": "mfn_train"})
     run = MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT))
     assert made == {"kind": "training"}
@@ -284,7 +284,15 @@ def test_a_failed_training_ends_its_mlflow_run_as_failed(registry, dataset, monk
     def failing(*arguments):
         raise ProcessError("killed")
 
-    monkeypatch.setattr(module, "train_managed", failing)
+    monkeypatch.setattr(module, "_train", failing)
     with pytest.raises(ProcessError, match="killed"):
         module.train(registry, SHORT, dataset, FINGERPRINT, {})
     assert MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT)).info.status == "FAILED"
+
+
+def test_a_second_training_leaves_the_mlflow_run_of_the_first_as_it_is(registry, dataset):
+    run_id = tracking.open_run(registry, FINGERPRINT, {}, {"airflow.run_id": "first"})
+    with module._locked(module._folder(registry, FINGERPRINT)), pytest.raises(TransientError, match="is under way"):
+        module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.run_id": "second"})
+    run = MlflowClient(registry.tracking).get_run(run_id)
+    assert (run.info.status, run.data.tags["airflow.run_id"]) == ("RUNNING", "first")
