@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ibis
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 def ingest_users(settings: Settings) -> dict[str, Any]:
     """Read the users table and publish it.
 
-    Columns other than ``user_id`` are attributes, kept as strings; null means unlabelled. Columns that are neither string,
-    integer nor boolean, or whose names MLflow refuses, are left out with a warning.
+    Columns other than ``user_id`` are attributes, kept as strings; null means unlabelled, as is every user of a file that lacks the
+    column. Columns that are neither string, integer nor boolean, or whose names MLflow refuses, are left out with a warning.
 
     Returns:
         The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged. A table that is no longer delivered
@@ -55,7 +55,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
     with engine.connect(settings) as connection, raw.corrupt_files_named(source.uris):
         groups = [[each.uri for each in group] for group in raw.group_by_schema(footers)]
         tables = [engine.read_parquet(connection, uris, with_origin=True).join(engine.paths(uris), engine.FILE) for uris in groups]
-        typed = [table.select(**{name: table[column].cast("string") for name, column in columns.items()}) for table in tables]
+        typed = [_typed(table, columns) for table in tables]
         _quarantine(settings, [table.filter(~_has_id(table[columns[USER_ID]].cast("string"))) for table in tables])
         kept = ibis.union(*(rows.filter(_has_id(rows[USER_ID])) for rows in typed))
         users = connection.create_table("users", kept.group_by(list(columns)).agg(copies=kept.count()), temp=True)
@@ -75,26 +75,41 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
     raw.check_mapping(settings.user_columns, None, _SETTING)
     if not sum(each.rows for each in footers):
         raise SchemaError(f"{', '.join(source.uris)}: 0 rows, expected at least 1; deliver the users table again with its rows")
-    contract_name = {column: name for name, column in settings.user_columns.items()}
-    names = [USER_ID, *(contract_name.get(column, column) for column in footers[0].schema.names)]
-    rules = raw.user_rules(list(dict.fromkeys(names)))
-    attributes = raw.attribute_columns(footers[0].schema)
-    usable = {
-        name: rule
-        for name, rule in rules.items()
-        if name == USER_ID or (_NAME.fullmatch(name) and settings.user_columns.get(name, name) in attributes)
+    mapping = settings.user_columns
+    contract_name = {column: name for name, column in mapping.items()}
+    first_file: dict[str, str] = {}
+    for footer in footers:
+        for column in footer.schema.names:
+            first_file.setdefault(column, footer.uri)
+    names = dict.fromkeys([USER_ID, *(contract_name.get(column, column) for column in first_file), *mapping])
+    columns = {name: mapping.get(name, name) for name in names}
+    attributes = {column for footer in footers for column in raw.attribute_columns(footer.schema)}
+    left_out = {
+        name: first_file[column]
+        for name, column in columns.items()
+        if name != USER_ID and column in first_file and not (_NAME.fullmatch(name) and column in attributes)
     }
-    left_out = sorted(set(rules) - set(usable))
     if left_out:
         logger.warning(
             "users: left out %s: an attribute is a string, integer or boolean column, named by letters, digits, '_', '-', '.' and spaces; "
             "%s can give a column another name",
-            ", ".join(left_out),
+            ", ".join(f"{name} ({file})" for name, file in sorted(left_out.items())),
             _SETTING,
         )
+    usable = {name: column for name, column in columns.items() if name not in left_out}
+    rules = raw.user_rules(list(usable))
     for footer in footers:
-        raw.check_columns(footer, settings.user_columns, usable, list(usable), _SETTING)
-    return {name: settings.user_columns.get(name, name) for name in usable}
+        # An attribute may be missing in some files, a mapped one not in all of them.
+        expected = {name: rules[name] for name, column in usable.items() if column in footer.schema.names or column not in first_file}
+        raw.check_columns(footer, mapping, {USER_ID: rules[USER_ID]} | expected, [USER_ID], _SETTING)
+    return usable
+
+
+def _typed(table: Table, columns: Mapping[str, str]) -> Table:
+    """The id and every attribute as strings; an attribute that the files lack is null."""
+    return table.select(
+        **{name: table[column].cast("string") if column in table.columns else ibis.null("string") for name, column in columns.items()}
+    )
 
 
 def _has_id(user_id: ibis.expr.types.StringColumn) -> ibis.expr.types.BooleanColumn:

@@ -45,6 +45,29 @@ def test_a_folder_of_files_is_one_table(settings):
     assert published(settings) == [{"user_id": "ann", "gender": "F"}, {"user_id": "bob", "gender": "M"}]
 
 
+def test_a_column_that_some_files_lack_is_null_for_their_users(settings):
+    mapped = settings.model_copy(update={"user_columns": {"city": "town"}})
+    deliver(mapped, "users/a.parquet", pa.table({"user_id": ["ann"], "gender": ["F"]}))
+    deliver(mapped, "users/b.parquet", pa.table({"town": ["Oslo"], "user_id": ["bob"]}))
+    assert ingest_users(mapped)["facts"]["attributes"] == ["gender", "city"]
+    assert published(mapped) == [{"user_id": "ann", "gender": "F", "city": None}, {"user_id": "bob", "gender": None, "city": "Oslo"}]
+
+
+def test_a_column_that_is_no_attribute_in_one_file_alone_is_refused(settings):
+    deliver(settings, "users/a.parquet", pa.table({"user_id": ["ann"], "height": ["tall"]}))
+    file = deliver(settings, "users/b.parquet", pa.table({"user_id": ["bob"], "height": [1.7]}))
+    with pytest.raises(SchemaError) as caught:
+        ingest_users(settings)
+    assert str(caught.value) == f"{file}: column height is double, expected string, integer or boolean; cast it in the source"
+
+
+def test_a_mapped_column_that_no_file_has(settings):
+    mapped = settings.model_copy(update={"user_columns": {"gender": "sexx"}})
+    file = deliver(mapped, "users.parquet", pa.table({"user_id": ["ann"], "sex": ["F"]}))
+    with pytest.raises(SchemaError, match=f"{file}: column sexx is missing; the file has user_id, sex; add it, or say in MFN_USER_COLUMNS"):
+        ingest_users(mapped)
+
+
 def test_no_users_table_is_skipped_with_the_reason(settings):
     assert ingest_users(settings) == {"skipped": f"there is no users table under {settings.raw}; attribute prediction is left out"}
 
@@ -97,10 +120,10 @@ def test_columns_are_mapped_by_the_setting(settings):
 
 
 def test_a_column_that_is_no_attribute_is_left_out_and_the_log_says_so(settings, caplog):
-    deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "height": [1.7]}))
+    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "height": [1.7]}))
     ingest_users(settings)
     assert published(settings) == [{"user_id": "ann"}]
-    assert "left out height" in caplog.text
+    assert f"left out height ({file})" in caplog.text
 
 
 def test_a_column_of_nulls_alone_labels_nobody(settings):
@@ -110,10 +133,10 @@ def test_a_column_of_nulls_alone_labels_nobody(settings):
 
 
 def test_a_column_whose_name_mlflow_refuses_needs_another_name(settings, caplog):
-    deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "age (years)": [30]}))
+    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "age (years)": [30]}))
     ingest_users(settings)
     assert published(settings) == [{"user_id": "ann"}]
-    assert "left out age (years)" in caplog.text
+    assert f"left out age (years) ({file})" in caplog.text
     ingest_users(settings.model_copy(update={"user_columns": {"age": "age (years)"}}))
     assert published(settings) == [{"user_id": "ann", "age": "30"}]
 
