@@ -253,6 +253,7 @@ def _checked_footers(settings: Settings, log: LogSchema, sources: list[Source]) 
     footers = raw.footers([uri for source in sources for uri in source.uris])
     mapping, rules = receipt.column_mapping(settings, log), raw.log_rules(log)
     for footer in footers:
+        raw.check_names([(name, footer.uri) for name in footer.schema.names], quarantine.MARKS)
         raw.check_columns(footer, mapping, rules, log.required, _mapping_setting(log))
     rows = {footer.uri: footer.rows for footer in footers}
     for source in sources:

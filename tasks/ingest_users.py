@@ -19,6 +19,7 @@ from tasks.settings import Settings
 
 _SETTING = "MFN_USER_COLUMNS"
 _NAME = re.compile(r"[\w.\- ]+")  # what can name figures in MLflow, and files
+_COPIES, _ROWS, _PART = "/copies", "/rows", "/part"  # by their first letter no attributes: see _NAME
 _NAMED = 5
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
         typed = [_typed(table, columns) for table in tables]
         _quarantine(settings, [table.filter(~_has_id(table[columns[USER_ID]].cast("string"))) for table in tables])
         kept = ibis.union(*(rows.filter(_has_id(rows[USER_ID])) for rows in typed))
-        users = connection.create_table("users", kept.group_by(list(columns)).agg(copies=kept.count()), temp=True)
+        users = connection.create_table("users", kept.group_by(list(columns)).agg(**{_COPIES: kept.count()}), temp=True)
         read = sum(each.rows for each in footers)
         rows = _checked_rows(settings, source, users, read, list(columns))
         published = _publish(settings, users, list(columns), rows, inputs)
@@ -79,6 +80,7 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
     contract_name = {column: name for name, column in mapping.items()}
     first_file: dict[str, str] = {}
     for footer in footers:
+        raw.check_names([(name, footer.uri) for name in footer.schema.names], quarantine.MARKS)
         for column in footer.schema.names:
             first_file.setdefault(column, footer.uri)
     names = dict.fromkeys([USER_ID, *(contract_name.get(column, column) for column in first_file), *mapping])
@@ -97,6 +99,7 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
             _SETTING,
         )
     usable = {name: column for name, column in columns.items() if name not in left_out}
+    raw.check_names([(name, first_file.get(column, _SETTING)) for name, column in usable.items()])
     rules = raw.user_rules(list(usable))
     for footer in footers:
         # An attribute may be missing in some files, a mapped one not in all of them.
@@ -120,9 +123,9 @@ def _quarantine(settings: Settings, rejected: Sequence[Table]) -> None:
     folder = quarantine.users_uri(settings)
     written: set[str] = set()
     for number, rows in enumerate(rejected):
-        marked = rows.mutate(**{log_rows.REASON: ibis.literal(f"{USER_ID} is null or empty"), "_part": ibis.literal(number)})
-        marked = marked.drop(engine.FILE).rename(_row_number=engine.ROW_NUMBER).order_by([engine.PATH, "_row_number"])
-        for _, path in parts.write_parts(marked, ["_part"], None, settings.scratch):
+        marked = rows.mutate(**{log_rows.REASON: ibis.literal(f"{USER_ID} is null or empty"), _PART: ibis.literal(number)})
+        marked = marked.drop(engine.FILE).rename({quarantine.ROW_NUMBER: engine.ROW_NUMBER}).order_by([engine.PATH, quarantine.ROW_NUMBER])
+        for _, path in parts.write_parts(marked, [_PART], None, settings.scratch):
             storage.upload(path, storage.join(folder, f"part-{number}.parquet"))
             written.add(f"part-{number}.parquet")
     for name in storage.list_names(folder):
@@ -132,7 +135,7 @@ def _quarantine(settings: Settings, rejected: Sequence[Table]) -> None:
 
 def _checked_rows(settings: Settings, source: Source, users: Table, read: int, columns: Sequence[str]) -> dict[str, int]:
     """Counts by name, held against the limits."""
-    counted = users.agg(accepted=users.count(), kept=users.copies.sum().fill_null(0)).to_pyarrow().to_pylist()[0]
+    counted = users.agg(accepted=users.count(), kept=users[_COPIES].sum().fill_null(0)).to_pyarrow().to_pylist()[0]
     accepted, kept = int(counted["accepted"]), int(counted["kept"])
     rows = {"read": read, "accepted": accepted, "quarantined": read - kept, "duplicates": kept - accepted}
     where = ", ".join(source.uris)
@@ -152,8 +155,8 @@ def _checked_rows(settings: Settings, source: Source, users: Table, read: int, c
 def _check_conflicts(users: Table, columns: Sequence[str], where: str) -> None:
     attributes = [name for name in columns if name != USER_ID]
     values = {name: users[name].nunique() + users[name].isnull().any().cast("int64") for name in attributes}
-    counted = users.group_by(USER_ID).agg(distinct_rows=users.count(), **values)
-    conflicts = counted.filter(counted.distinct_rows > 1).order_by(USER_ID)
+    counted = users.group_by(USER_ID).agg(**{_ROWS: users.count()}, **values)
+    conflicts = counted.filter(counted[_ROWS] > 1).order_by(USER_ID)
     named = conflicts.limit(_NAMED).to_pyarrow().to_pylist()
     if not named:
         return
@@ -166,13 +169,13 @@ def _check_conflicts(users: Table, columns: Sequence[str], where: str) -> None:
 
 
 def _publish(settings: Settings, users: Table, columns: list[str], rows: dict[str, int], inputs: dict[str, str]) -> Manifest:
-    hashed = users.mutate(hash=engine.row_hash(users, columns).cast(log_rows.HASH_SUM))
-    digest = manifest.digest_of(USERS, columns, rows["accepted"], str(hashed["hash"].sum().to_pyarrow().as_py()))
+    hash_sum = engine.row_hash(users, columns).cast(log_rows.HASH_SUM).sum().to_pyarrow().as_py()
+    digest = manifest.digest_of(USERS, columns, rows["accepted"], str(hash_sum))
     verdict = _audit(settings, users, columns, rows["accepted"])
     uri, name = curated.users_uri(settings), f"part-{digest[:12]}.parquet"
     schema = pa.schema([(column, pa.string()) for column in columns])
-    ordered = users.mutate(_part=ibis.literal(0)).order_by(USER_ID)
-    for _, path in parts.write_parts(ordered, ["_part"], schema, settings.scratch):
+    ordered = users.mutate(**{_PART: ibis.literal(0)}).order_by(USER_ID)
+    for _, path in parts.write_parts(ordered, [_PART], schema, settings.scratch):
         storage.upload(path, storage.join(uri, name))
     facts = {"dataset": USERS, "attributes": columns[1:], "engine": engine.NAME, "verdict": verdict.as_fact(), curated.FILES: [name]}
     published = Manifest(

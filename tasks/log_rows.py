@@ -9,7 +9,6 @@ import ibis
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import BooleanValue, StringValue, Table
 
-from mfn_core.errors import SchemaError
 from mfn_core.schema import EVENT_TIME, EVENT_TYPE, SEQ_NO, USER_ID, LogSchema
 from tasks import curated, engine
 from tasks.raw import FIRST_LOAD, Footer, Source, group_by_schema
@@ -41,7 +40,6 @@ def raw_rows(
     found: list[RawRows] = []
     for group in group_by_schema(footers):
         uris = [footer.uri for footer in group]
-        _check_names(group[0])
         whole = engine.read_parquet(connection, uris, with_origin=True)
         origins = _origins([(uri, source_of[uri].name, source_of[uri].day) for uri in uris])
         columns = frozenset(name for name in curated.schema(log).names if mapping.get(name, name) in group[0].schema.names)
@@ -142,14 +140,6 @@ def _origins(files: Sequence[tuple[str, str, date | None]]) -> Table:
     columns = {engine.FILE: "int64", engine.PATH: "string", SOURCE: "string", SOURCE_DAY: "date"}
     rows = [dict(zip(columns, (number, *origin), strict=True)) for number, origin in enumerate(files)]
     return ibis.memtable(rows, schema=ibis.schema(columns))
-
-
-def _check_names(footer: Footer) -> None:
-    taken = sorted({engine.FILE, engine.ROW_NUMBER} & set(footer.schema.names))
-    if taken:
-        raise SchemaError(
-            f"{footer.uri}: column {taken[0]} has the name that the engine gives to the origin of a row; rename it in the source"
-        )
 
 
 def _typed(whole: Table, log: LogSchema, mapping: Mapping[str, str]) -> Table:

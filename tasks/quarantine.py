@@ -13,7 +13,10 @@ from tasks.log_rows import Count
 from tasks.raw import FIRST_LOAD, Source
 from tasks.settings import Settings
 
-_HOME = "_home"
+ROW_NUMBER = "_row_number"
+_HOME, _SOURCE = "/home", "/source"  # tell the files apart and are in none of them: unlike names that a delivery may have
+# What stands beside the columns of a raw row, while it is read or where it is kept.
+MARKS = (engine.FILE, engine.ROW_NUMBER, engine.PATH, log_rows.REASON, ROW_NUMBER, _HOME, _SOURCE)
 Homes = dict[tuple[str, date | None], date]
 
 
@@ -65,7 +68,7 @@ def write(
     if homes:
         for number, (whole, verdicts) in enumerate(groups):
             rejected = _rejected(whole, verdicts, homes)
-            for (home, source), path in parts.write_parts(rejected, [_HOME, log_rows.SOURCE], None, settings.scratch):
+            for (home, source), path in parts.write_parts(rejected, [_HOME, _SOURCE], None, settings.scratch):
                 uri = storage.join(log_uri(settings, log), f"{PARTITION}={home}", f"{_prefix(source)}{number}.parquet")
                 storage.upload(path, uri)
                 written.add(uri)
@@ -99,9 +102,9 @@ def _rejected(whole: Table, verdicts: Table, homes: Homes) -> Table:
     rows = [{log_rows.SOURCE: source, "_key": str(day or ""), _HOME: home} for (source, day), home in homes.items()]
     keyed = rejected.mutate(_key=rejected[log_rows.DAY].cast("string").fill_null(""))
     placed = keyed.join(ibis.memtable(rows, schema=ibis.schema(columns)), [log_rows.SOURCE, "_key"])
-    marks = placed.select(_HOME, log_rows.SOURCE, log_rows.REASON, engine.FILE, engine.PATH, engine.ROW_NUMBER)
-    joined = whole.join(marks, [engine.FILE, engine.ROW_NUMBER]).drop(engine.FILE).rename(_row_number=engine.ROW_NUMBER)
-    return joined.order_by([_HOME, log_rows.SOURCE, engine.PATH, "_row_number"])
+    marks = placed.rename({_SOURCE: log_rows.SOURCE}).select(*(name for name in MARKS if name != ROW_NUMBER))
+    joined = whole.join(marks, [engine.FILE, engine.ROW_NUMBER]).drop(engine.FILE).rename({ROW_NUMBER: engine.ROW_NUMBER})
+    return joined.order_by([_HOME, _SOURCE, engine.PATH, ROW_NUMBER])
 
 
 def _remove_stale(settings: Settings, log: LogSchema, sources: Sequence[Source], span: tuple[date, date], written: set[str]) -> None:

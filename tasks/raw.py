@@ -1,7 +1,7 @@
 """Raw Parquet as it was delivered: which files make up a source, and whether they keep the data contract."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,6 +163,31 @@ def check_mapping(mapping: Mapping[str, str], known: Sequence[str] | None, setti
         raise ConfigError(
             f"{setting} maps more than one column to {', '.join(shared)}; give each contract column a source column of its own"
         )
+
+
+def check_names(columns: Iterable[tuple[str, str]], own: Sequence[str] = ()) -> None:
+    """Refuse names that the engine would confuse: it tells no columns apart by case.
+
+    Args:
+        columns: name and file of each.
+        own: names of columns that ingest adds.
+
+    Raises:
+        SchemaError: a column has a name of ``own``, or two have names that differ in case alone.
+    """
+    reserved = {name.lower() for name in own}
+    first: dict[str, tuple[str, str]] = {}
+    for name, file in columns:
+        if name.lower() in reserved:
+            raise SchemaError(
+                f"{file}: column {name} has a name that ingest gives to a column of its own ({', '.join(own)}); rename it in the source"
+            )
+        other, its_file = first.setdefault(name.lower(), (name, file))
+        if other != name:
+            raise SchemaError(
+                f"{file}: column {name} and column {other} of {its_file} differ in case alone, which the engine does not tell apart; "
+                "rename one of them in the source"
+            )
 
 
 def check_columns(footer: Footer, mapping: Mapping[str, str], rules: Mapping[str, Rule], required: Sequence[str], setting: str) -> None:

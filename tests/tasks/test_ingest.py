@@ -121,6 +121,17 @@ def test_a_rejected_row_is_quarantined_whole_with_reason_file_and_row_number(set
     assert counts(generous, "2026-06-01") == {"read": 2, "accepted": 1, "quarantined": 1, "duplicates": 0, "late": 0}
 
 
+def test_columns_called_as_ours_are_kept_in_quarantine_where_no_mark_is_called_so(settings):
+    generous = settings.model_copy(update={"max_rejected_share": 0.5})
+    names = ["_source", "_source_day", "_home", "_day", "_key", "_row_hash", "_primary", "_late"]
+    rows = app_rows([ANN, ("bob", None, "games", "2026-06-01T10:00")], **{name: pa.array(["x", "y"]) for name in names})
+    deliver(generous, "app_logs/dt=2026-06-01/part-0.parquet", rows)
+    ingest_days(generous, "2026-06-01")
+    (file,) = Path(generous.store, "quarantine/app_logs/dt=2026-06-01").iterdir()
+    (row,) = pq.read_table(file).to_pylist()
+    assert {name: row[name] for name in names} == dict.fromkeys(names, "y")
+
+
 def test_a_corrected_file_empties_its_quarantine(settings):
     generous = settings.model_copy(update={"max_rejected_share": 0.5})
     deliver_day(generous, "2026-06-01", [ANN, ("", "chess", "games", "2026-06-01T10:00")])

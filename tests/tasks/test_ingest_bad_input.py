@@ -66,9 +66,21 @@ def test_a_wrong_type(settings, column, values, found, expected):
     assert refused(settings, SchemaError) == f"{file}: column {column} is {found}, expected {expected}; cast it in the source"
 
 
-def test_a_column_with_a_name_of_the_engine(settings):
-    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], file_index=pa.array([3])))
-    assert refused(settings, SchemaError).startswith(f"{file}: column file_index has the name that the engine gives to the origin of a row")
+@pytest.mark.parametrize("name", ["file_index", "file_row_number", "_file", "_reason", "_row_number", "_Reason", "FILE_INDEX"])
+def test_a_column_with_a_name_that_rejected_rows_are_marked_by(settings, name):
+    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], **{name: pa.array([3])}))
+    assert refused(settings, SchemaError) == (
+        f"{file}: column {name} has a name that ingest gives to a column of its own (file_index, file_row_number, _file, _reason, "
+        "_row_number, /home, /source); rename it in the source"
+    )
+
+
+def test_columns_that_differ_in_case_alone(settings):
+    file = deliver(settings, f"{FOLDER}/a.parquet", app_rows([ANN], App_ID=pa.array(["bank"])))
+    assert refused(settings, SchemaError) == (
+        f"{file}: column App_ID and column app_id of {file} differ in case alone, which the engine does not tell apart; "
+        "rename one of them in the source"
+    )
 
 
 def test_files_that_change_while_they_are_read(settings, monkeypatch):

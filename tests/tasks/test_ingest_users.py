@@ -141,6 +141,33 @@ def test_a_column_whose_name_mlflow_refuses_needs_another_name(settings, caplog)
     assert published(settings) == [{"user_id": "ann", "age": "30"}]
 
 
+def test_a_column_may_have_any_name_that_mlflow_takes(settings):
+    names = ["copies", "distinct_rows", "hash", "Hash_sum", "_part", "row", "user"]
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann", "bob"], **{name: ["x", "y"] for name in names}}))
+    assert ingest_users(settings)["facts"]["attributes"] == names
+    assert published(settings)[1] == {"user_id": "bob", **dict.fromkeys(names, "y")}
+
+
+@pytest.mark.parametrize("name", ["file_index", "_reason", "_File"])
+def test_a_column_with_a_name_that_rejected_rows_are_marked_by(settings, name):
+    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], name: ["x"]}))
+    with pytest.raises(SchemaError, match=f"{file}: column {name} has a name that ingest gives to a column of its own .*; rename it"):
+        ingest_users(settings)
+
+
+def test_columns_that_differ_in_case_alone(settings):
+    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "gender": ["F"], "Gender": ["M"]}))
+    with pytest.raises(SchemaError, match=f"{file}: column Gender and column gender of {file} differ in case alone"):
+        ingest_users(settings)
+
+
+def test_columns_of_two_files_that_differ_in_case_alone(settings):
+    first = deliver(settings, "users/a.parquet", pa.table({"user_id": ["ann"], "gender": ["F"]}))
+    second = deliver(settings, "users/b.parquet", pa.table({"user_id": ["bob"], "Gender": ["M"]}))
+    with pytest.raises(SchemaError, match=f"{second}: column Gender and column gender of {first} differ in case alone"):
+        ingest_users(settings)
+
+
 def test_users_whose_rows_disagree_are_named_with_the_columns(settings):
     table = pa.table(
         {"user_id": ["ann", "ann", "bob", "bob", "cat"], "gender": ["F", "M", "M", None, "F"], "city": ["x", "x", "y", "z", "x"]}
