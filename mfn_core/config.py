@@ -69,6 +69,13 @@ class NetworkConfig(Config):
         le=100_000,
         description="Latest events of either view whose ids the readers of labels know; more than the encoders read.",
     )
+    max_categories: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="Most frequent categories of either view that labels and alignment tell apart; the others share one row. "
+        "Every category has an embedding. Memory and time of the labels grow with the square.",
+    )
     num_alignment_filters: int = Field(
         16, ge=1, le=512, description="Row filters, and as many column filters, of the alignment convolution."
     )

@@ -172,6 +172,7 @@ def _draw_portrait(predictor: Predictor, data: Dataset, batch_size: int, result:
         macro_names, micro_names = (
             vocabulary.tokens.to_pylist() for vocabulary in (vocabularies.macro_category, vocabularies.micro_category)
         )
+        # Where the rarest categories share a row the names are more than the rows: those of the first.
         plots.alignment_atlas(matrix_GK[known, known], macro_names, micro_names, folder / "alignment_atlas.png")
 
 

@@ -14,6 +14,7 @@ from mfn_core.schema import PAD, View
 
 Event = tuple[int, int, int]  # internal id, internal category, seconds
 _SIZES = {"num_macro_ids": 10, "num_macro_categories": 5, "num_micro_ids": 10, "num_micro_categories": 5}
+_SIZES |= {"num_macro_rows": 5, "num_micro_rows": 5}
 _SHAPE = {"attribute_sizes": (2, 3), "width": 8, "num_layers": 2, "num_heads": 2, "feed_forward_factor": 4}
 _SHAPE |= {"max_macro_length": 12, "max_micro_length": 12}
 

@@ -143,7 +143,8 @@ class Predictor:
     ) -> NDArray[np.float64] | None:
         """Mean alignment matrix M_u over the users who have both views; None where nobody has.
 
-        Rows are macro categories and columns micro categories by internal id, PAD and UNKNOWN included.
+        Rows are macro categories and columns micro categories by internal id, PAD and UNKNOWN included; UNKNOWN is also that of the
+        categories beyond the model's ``max_categories``.
         """
         histories = _before(histories, query_time)
         both = (histories.macro.lengths > 0) & (histories.micro.lengths > 0)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mfn_core.schema import PAD
+from mfn_core.schema import PAD, UNKNOWN
 
 
 @dataclass(frozen=True)
 class CategorySummary:
     """One view of B users by category, in vocabulary order; C stands for the G or K categories of the view.
 
-    PAD's row is always absent; UNKNOWN is a category like any other.
+    PAD's row is always absent; UNKNOWN is a category like any other, and that of all categories beyond the last row.
     """
 
     states_BCD: Tensor  # zero where absent
@@ -32,7 +32,8 @@ class CategorySummary:
 class CategoryPooling(nn.Module):
     """Mean of the causal hidden states per category, then LayerNorm.
 
-    Departs from the figure, which pools embeddings: pooled hidden states were much better in the prototype.
+    Departs from the figure, which pools embeddings: pooled hidden states were much better in the prototype. Categories of
+    ``num_categories`` or more, the rarest, are pooled as UNKNOWN: what is read from the rows grows with the product of both views'.
     """
 
     def __init__(self, *, num_categories: int, width: int) -> None:
@@ -44,7 +45,8 @@ class CategoryPooling(nn.Module):
         """Pools hidden states by category; padding (category PAD) is never pooled."""
         num_users, _, width = hidden_BLD.shape
         num_slots = num_users * self.num_categories
-        slots = (categories_BL + self.num_categories * torch.arange(num_users, device=categories_BL.device)[:, None]).flatten()
+        pooled_BL = torch.where(categories_BL < self.num_categories, categories_BL, UNKNOWN)
+        slots = (pooled_BL + self.num_categories * torch.arange(num_users, device=categories_BL.device)[:, None]).flatten()
         valid = (categories_BL != PAD).flatten().float()
         counts_BC = valid.new_zeros(num_slots).index_add(0, slots, valid).view(num_users, self.num_categories)
         sums = valid.new_zeros(num_slots, width).index_add(0, slots, hidden_BLD.flatten(0, 1).float())

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mfn_core.config import NetworkConfig
-from mfn_core.data.vocabulary import Vocabularies
+from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.errors import ConfigError
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.reader import Fusion
+from mfn_core.schema import UNKNOWN
 
 _DEFAULT_ONLY = {"views": ("macro", "micro"), "product": True, "alignment": True, "gate": True}
 
@@ -38,6 +39,8 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
         "num_macro_categories": len(vocabularies.macro_category),
         "num_micro_ids": len(vocabularies.micro_id),
         "num_micro_categories": len(vocabularies.micro_category),
+        "num_macro_rows": num_category_rows(vocabularies.macro_category, config.max_categories),
+        "num_micro_rows": num_category_rows(vocabularies.micro_category, config.max_categories),
         "attribute_sizes": [len(classes) for classes in attribute_classes.values()],
         "width": width,
         "num_layers": config.num_layers,
@@ -57,3 +60,8 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
         views=config.views,
         fusion=fusion,
     )
+
+
+def num_category_rows(categories: Vocabulary, max_categories: int) -> int:
+    """PAD, UNKNOWN and the categories with a row of their own: the most frequent, which a vocabulary has first."""
+    return min(len(categories), UNKNOWN + 1 + max_categories)

@@ -50,10 +50,13 @@ class Evidence:
         """Some of the users."""
         return _mapped(lambda tensors: tensors[0][rows], self)
 
-    @staticmethod
-    def concatenate(parts: "list[Evidence]") -> "Evidence":
-        """All users of some batches; id lists are padded to the longest."""
-        return _mapped(_joined, *parts)
+    def room(self, num_users: int) -> "Evidence":
+        """A table for so many users, of the same widths and zero throughout."""
+        return _mapped(lambda tensors: tensors[0].new_zeros((num_users, *tensors[0].shape[1:])), self)
+
+    def filled(self, rows: Tensor, part: "Evidence") -> "Evidence":
+        """The table with the users of ``part`` at these rows, in place; id lists, where those of the part are longer, are padded first."""
+        return _mapped(lambda tensors: _put(tensors, rows), self, part)
 
     def cpu(self) -> "Evidence":
         """The same on the host."""
@@ -140,9 +143,13 @@ def _view(
     return ViewEvidence(state_BS, summary.states_BCD, summary.counts_BC, volumes(times_BL, valid_BL, query_time_B), met_BM)
 
 
-def _joined(tensors: list[Tensor]) -> Tensor:
-    longest = max(tensor.shape[1] for tensor in tensors)
-    return torch.cat([functional.pad(tensor, (0, longest - tensor.shape[1])) if tensor.ndim == 2 else tensor for tensor in tensors])
+def _put(tensors: list[Tensor], rows: Tensor) -> Tensor:
+    table, part = tensors
+    width = part.shape[1]
+    if width > table.shape[1]:
+        table = functional.pad(table, (0, width - table.shape[1]))
+    table[:, :width].index_copy_(0, rows, part)
+    return table
 
 
 def _mapped(function: Callable[[list[Tensor]], Tensor], *evidence: Evidence) -> Evidence:

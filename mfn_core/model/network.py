@@ -35,7 +35,8 @@ _FIRST_SHARES = (0.3, 0.1, 0.3)  # of the gains by direct successors, product an
 class MacroMicroFusionNetwork(nn.Module):
     """Two views, their alignment by category, and one reader per downstream label.
 
-    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. The forward pass never waits for
+    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. Categories beyond the first ``num_macro_rows`` and
+    ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward pass never waits for
     the device: no value is read back, no shape depends on one.
     """
 
@@ -46,6 +47,8 @@ class MacroMicroFusionNetwork(nn.Module):
         num_macro_categories: int,
         num_micro_ids: int,
         num_micro_categories: int,
+        num_macro_rows: int,
+        num_micro_rows: int,
         attribute_sizes: Sequence[int],
         width: int,
         num_layers: int,
@@ -88,12 +91,12 @@ class MacroMicroFusionNetwork(nn.Module):
         self.successors = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=1)
         self.neighbours = Transitions(num_items=num_micro_ids, num_successors=num_successors, window=transition_window)
         self.blend = ItemBlend(num_micro_ids, _FIRST_SHARES)
-        self.macro_pooling = CategoryPooling(num_categories=num_macro_categories, width=width)
-        self.micro_pooling = CategoryPooling(num_categories=num_micro_categories, width=width)
+        self.macro_pooling = CategoryPooling(num_categories=num_macro_rows, width=width)
+        self.micro_pooling = CategoryPooling(num_categories=num_micro_rows, width=width)
         self.affinity = CategoryAffinity(width)
         self.readers = readers_of(
             [2, *attribute_sizes],
-            Sizes(2 * width, num_macro_categories, num_micro_categories),
+            Sizes(2 * width, num_macro_rows, num_micro_rows),
             fusion,
             num_macro_ids=num_macro_ids,
             num_micro_ids=num_micro_ids,

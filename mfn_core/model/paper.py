@@ -31,7 +31,8 @@ class PaperOutputs(Outputs):
 class PaperNetwork(nn.Module):
     """Two views, their alignment by category, a gate, and three downstream tasks.
 
-    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. The forward pass never waits for
+    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. Categories beyond the first ``num_macro_rows`` and
+    ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward pass never waits for
     the device: no value is read back, no shape depends on one.
     """
 
@@ -42,6 +43,8 @@ class PaperNetwork(nn.Module):
         num_macro_categories: int,
         num_micro_ids: int,
         num_micro_categories: int,
+        num_macro_rows: int,
+        num_micro_rows: int,
         attribute_sizes: Sequence[int],
         width: int,
         num_layers: int,
@@ -75,8 +78,8 @@ class PaperNetwork(nn.Module):
             max_length=max_micro_length,
         )
         self.alignment = CategoryAlignment(
-            num_macro_categories=num_macro_categories,
-            num_micro_categories=num_micro_categories,
+            num_macro_categories=num_macro_rows,
+            num_micro_categories=num_micro_rows,
             width=width,
             num_filters=num_alignment_filters,
         )

@@ -132,9 +132,12 @@ def gather(
             max_ids=network_config.max_ids,
         )
 
-    parts = [network.evidence(network.encode(batch), batch) for batch in feed(make, order, device)]
-    back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(device)
-    return Evidence.concatenate(parts).at(back)
+    table: Evidence | None = None  # filled in place: joined from parts it would be in memory three times
+    for positions, batch in zip(order, feed(make, order, device), strict=True):
+        part = network.evidence(network.encode(batch), batch)
+        table = (table or part.room(len(rows))).filled(torch.from_numpy(positions).to(device), part)
+    assert table is not None, "there is no user to gather evidence of"
+    return table
 
 
 def _learn_affinity(network: MacroMicroFusionNetwork, evidence: Evidence, is_train: NDArray[np.bool_]) -> None:

@@ -30,8 +30,9 @@ from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batch import Batch
 from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.errors import InsufficientDataError, PermanentError
-from mfn_core.model.builder import build_network
+from mfn_core.model.builder import build_network, num_category_rows
 from mfn_core.model.bundle import save_bundle
 from mfn_core.model.losses import Losses, joint_loss, sequence_loss
 from mfn_core.model.network import MacroMicroFusionNetwork
@@ -137,6 +138,7 @@ class _Run:
         self._is_paper = network_config.preset == "paper"
         self._validation = Validation(dataset, network_config, config)
         _seed_generators(config.seed, 0)
+        _tell_shared_rows(dataset.vocabularies, network_config)
         self._network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
         self._counted: frozenset[str] = frozenset()
         if isinstance(self._network, MacroMicroFusionNetwork):
@@ -462,6 +464,21 @@ def _batch_size(config: TrainingConfig, network_config: NetworkConfig, num_users
     if network_config.preset == "paper":
         return _LARGEST_BATCH
     return int(np.clip(2 ** round(np.log2(num_users / _STEPS_PER_EPOCH)), _SMALLEST_BATCH, _LARGEST_BATCH))
+
+
+def _tell_shared_rows(vocabularies: Vocabularies, config: NetworkConfig) -> None:
+    """Say which share of a view's events is of categories that have no row of their own."""
+    for view, categories in (("app", vocabularies.macro_category), ("item", vocabularies.micro_category)):
+        shared = categories.counts[num_category_rows(categories, config.max_categories) :]
+        if len(shared):
+            _log.warning(
+                "the %d rarest of %d %s categories, %.1f %% of the view's events, share one row to labels and alignment: max_categories=%d",
+                len(shared),
+                len(categories.tokens),
+                view,
+                100 * shared.sum() / categories.counts.sum(),
+                config.max_categories,
+            )
 
 
 def _train_labels(dataset: Dataset) -> tuple[NDArray[np.int8], NDArray[np.int32]]:

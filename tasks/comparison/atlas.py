@@ -24,7 +24,7 @@ Atlas = dict[str, list[float | None]]
 
 
 def draw(predictor: Predictor, data: Dataset, batch_size: int) -> Atlas | None:
-    """Mean alignment and affinity of every pair of known categories, pairs in one row; None where no test user has both views.
+    """Mean alignment and affinity of every pair of categories with rows of their own, in one row; None where no test user has both views.
 
     The affinity of categories that meet in no user is None.
     """
@@ -67,10 +67,10 @@ def _spearman(one: Sequence[float | None], other: Sequence[float | None]) -> flo
 
 
 def _root_shares(view: ViewHistories, rows: NDArray[np.int64], max_length: int, num_categories: int) -> NDArray[np.float64]:
-    """Square root of each category's share of the latest events [B, C], as the network sees them."""
+    """Square root of the share that each of the first categories has of the latest events [B, C], as the network sees them."""
     shares_BC = np.zeros((len(rows), num_categories))
     for place, row in enumerate(rows):
         stop = view.offsets[row + 1]
         events = view.categories[max(view.offsets[row], stop - max_length) : stop]
-        shares_BC[place] = np.bincount(events, minlength=num_categories) / len(events)
+        shares_BC[place] = np.bincount(events, minlength=num_categories)[:num_categories] / len(events)
     return np.sqrt(shares_BC)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mfn_core.model.alignment import AlignmentConvolution, CategoryAlignment, CategoryPooling, CategorySummary, CoAttention, masked_softmax
+from mfn_core.schema import PAD, UNKNOWN
 
 
 def summary(states: list[list[float]], counts: list[float]) -> CategorySummary:
@@ -14,6 +15,14 @@ def summary(states: list[list[float]], counts: list[float]) -> CategorySummary:
 
 
 class TestPooling:
+    def test_the_rarest_categories_are_pooled_as_unknown(self) -> None:
+        hidden = torch.tensor([[[1.0, 2.0], [3.0, 5.0], [6.0, 6.0], [9.0, 0.0], [0.0, 0.0]]])
+        pooling = CategoryPooling(num_categories=3, width=2)
+        pooled = pooling(hidden, torch.tensor([[2, 3, 1, 4000, PAD]]))  # 3 and 4000 have no row
+        assert pooled.counts_BC.tolist() == [[0.0, 3.0, 1.0]]
+        as_unknown = pooling(hidden, torch.tensor([[2, UNKNOWN, UNKNOWN, UNKNOWN, PAD]]))
+        assert torch.equal(pooled.states_BCD, as_unknown.states_BCD)
+
     def test_is_the_normalized_mean_of_each_category(self) -> None:
         hidden = torch.tensor([[[1.0, 0.0], [0.0, 3.0], [3.0, 0.0]]])
         pooled = CategoryPooling(num_categories=4, width=2)(hidden, torch.tensor([[2, 3, 2]]))

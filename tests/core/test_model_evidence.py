@@ -94,8 +94,9 @@ def test_some_users_may_be_taken_in_any_order() -> None:
     assert_same(evidence_of(ANNA, BORIS).at(torch.tensor([1, 0])), evidence_of(BORIS, ANNA))
 
 
-def test_batches_of_unlike_length_are_joined() -> None:
-    joined = Evidence.concatenate([evidence_of(BORIS, NOBODY), evidence_of(ANNA)])
+def test_a_table_is_filled_by_batches_of_unlike_length() -> None:
+    few, many = evidence_of(BORIS, NOBODY), evidence_of(ANNA)
+    joined = few.room(3).filled(torch.tensor([0, 1]), few).filled(torch.tensor([2]), many)
     together = evidence_of(BORIS, NOBODY, ANNA)
     assert joined.micro.met_BM.shape == (3, 4)
     assert [sorted(row) for row in joined.micro.met_BM.tolist()] == [sorted(row) for row in together.micro.met_BM.tolist()]

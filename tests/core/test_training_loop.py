@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
+from mfn_core.data.batching import collate
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError, PermanentError
 from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import load_bundle
@@ -109,6 +110,26 @@ def test_a_seed_fixes_a_run(tmp_path, network):
         train(DATASET, network, TRAINING.model_copy(update={"seed": seed}), tmp_path / name, ignore)
     assert same(best_weights(tmp_path / "first"), best_weights(tmp_path / "again"))
     assert not same(best_weights(tmp_path / "first"), best_weights(tmp_path / "other"))
+
+
+@EITHER
+def test_the_rarest_categories_share_one_row_in_training_and_in_answers(tmp_path, network, caplog):
+    train(DATASET, network.model_copy(update={"max_categories": 1}), TRAINING, tmp_path, ignore)
+    bundle = load_bundle(tmp_path / "bundle")
+    batch = collate(DATASET.histories, np.array([1, 2]), prefix="full", max_macro_length=6, max_micro_length=6, query_time=DATASET.cut)
+    assert bundle.network(batch).alignment_BGK.shape == (2, 3, 3)  # PAD, UNKNOWN and the most frequent of four
+    assert len(bundle.network.macro.embedding.categories.weight) == 6  # every one has an embedding
+    # All but 54 of 214 app events, and all but 64 of 246 item events, are of the others.
+    assert "the 3 rarest of 4 app categories, 74.8 % of the view's events, share one row" in caplog.text
+    assert "the 3 rarest of 4 item categories, 74.0 % of the view's events, share one row" in caplog.text
+
+
+@EITHER
+def test_a_limit_that_no_view_exceeds_changes_nothing(tmp_path, network, caplog):
+    for limit in (4, 1000):
+        train(DATASET, network.model_copy(update={"max_categories": limit}), TRAINING, tmp_path / str(limit), ignore)
+    assert same(best_weights(tmp_path / "4"), best_weights(tmp_path / "1000"))
+    assert "share one row" not in caplog.text
 
 
 def with_other_labels(splits):

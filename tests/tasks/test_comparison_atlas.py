@@ -53,3 +53,14 @@ def test_the_affinity_is_the_alignment_over_how_often_categories_meet() -> None:
     expected = [None if activity[app, item] == 0 else pytest.approx(0.5) for app in macro for item in micro]
     assert drawn["affinity"] == expected
     assert drawn["alignment"] == pytest.approx(alignment_GK[2:, 2:].ravel().tolist())
+
+
+def test_categories_without_a_row_of_their_own_are_left_out() -> None:
+    day = "2026-05-01T00:00:00"
+    apps = [("ann", "m1", "chat", day), ("ann", "m1", "chat", "2026-05-02T00:00:00"), ("ann", "m2", "bank", "2026-05-03T00:00:00")]
+    data = dataset_of(app_log(apps), item_log([("ann", "i1", "news", day)]), users=["ann"], split={"ann": "test"})
+    lengths = SimpleNamespace(max_macro_length=3, max_micro_length=3)
+    rows_of_chat_and_news = np.full((3, 3), 0.2)
+    predictor = SimpleNamespace(bundle=SimpleNamespace(config=lengths), mean_alignment_GK=lambda *_, **__: rows_of_chat_and_news)
+    # Two of Ann's three app events are of chat: .2 / sqrt(2 / 3).
+    assert atlas.draw(predictor, data, 8) == {"alignment": [0.2], "affinity": [pytest.approx(0.244949)]}
