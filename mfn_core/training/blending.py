@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mfn_core.errors import PermanentError
 from mfn_core.model.blend import ItemBlend, weighted
 from mfn_core.model.transitions import Gains
 from mfn_core.schema import UNKNOWN
@@ -32,6 +33,9 @@ def fit_blend(blend: ItemBlend, answers: Sequence[Answer]) -> None:
     Args:
         blend: of the network that gave the answers.
         answers: of ``Validation.answers``.
+
+    Raises:
+        PermanentError: no finite share fits, because a score, a popularity or a gain is not finite; the shares stay as they are.
     """
     with torch.autocast(blend.sharpness.device.type, enabled=False):
         own_BN, gains, target_B = _questions(answers)
@@ -57,9 +61,28 @@ def _fit(blend: ItemBlend, own_BN: Tensor, gains: Sequence[Gains], target_B: Ten
         return total
 
     optimizer.step(loss)
+    _check(torch.stack([log_sharpness.detach().exp(), popularity_share.detach(), *shares_K.detach()]), blend, own_BN, gains)
     blend.sharpness.copy_(log_sharpness.detach().exp())
     blend.popularity_share.copy_(popularity_share.detach())
     blend.shares_K.copy_(shares_K.detach())
+
+
+def _check(fitted: Tensor, blend: ItemBlend, own_BN: Tensor, gains: Sequence[Gains]) -> None:
+    """One value that is not finite makes all shares no number: say what it was."""
+    if fitted.isfinite().all():
+        return
+    own, popularity, gained = (
+        f"of {sum(part.numel() for part in parts)} {name} {sum(int((~part.isfinite()).sum()) for part in parts)}"
+        for name, parts in (
+            ("scores of the network", [own_BN]),
+            ("popularities", [blend.log_popularity_N]),
+            ("gains", [source.gains_BM for source in gains]),
+        )
+    )
+    raise PermanentError(
+        f"training diverged: the shares of the next-item score cannot be fitted to validation items, {own} are not finite, {popularity}, "
+        f"{gained}; lower learning_rate or gradient_clip, or set precision=float32"
+    )
 
 
 @torch.no_grad()

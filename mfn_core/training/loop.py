@@ -318,6 +318,7 @@ class _Run:
             if is_due and step < self._num_steps:
                 users_per_s = min(step * self._batch_size, len(self._rows)) / (time.monotonic() - began)
                 self._tell("training", epoch, step, self._num_steps, _named(totals / step), users_per_s)
+        self._check_weights(epoch)
         return _named(totals / self._num_steps)
 
     def _collate(self, positions: NDArray[np.int64]) -> Batch:
@@ -348,11 +349,29 @@ class _Run:
         if len(broken):
             values = ", ".join(f"{name}={value:.6g}" for name, value in zip(_LOSS_NAMES, losses_SN[broken[0]], strict=True))
             raise PermanentError(
-                f"training diverged in epoch {epoch}, step {steps_before + broken[0] + 1} of {self._num_steps}: {values}; "
-                f"learning_rate={self._config.learning_rate:g} and gradient_clip={self._config.gradient_clip:g}: "
-                f"lower one of them, or set precision=float32"
+                f"training diverged in epoch {epoch}, step {steps_before + broken[0] + 1} of {self._num_steps}: {values}; {self._remedy()}"
             )
         return losses_SN.sum(axis=0)
+
+    def _check_weights(self, epoch: int) -> None:
+        """The loss of a step is of the weights before it: what the last step of an epoch broke shows in the weights alone.
+
+        Raises:
+            PermanentError: a weight is infinite or no number.
+        """
+        largest = {name: torch.linalg.vector_norm(weights.detach(), torch.inf) for name, weights in self._network.named_parameters()}
+        broken = [name for name, value in largest.items() if not value.isfinite()]
+        if broken:
+            raise PermanentError(
+                f"training diverged in epoch {epoch}, step {self._num_steps} of {self._num_steps}: {len(broken)} of {len(largest)} weights "
+                f"are not finite, {broken[0]} among them; {self._remedy()}"
+            )
+
+    def _remedy(self) -> str:
+        return (
+            f"learning_rate={self._config.learning_rate:g} and gradient_clip={self._config.gradient_clip:g}: "
+            f"lower one of them, or set precision=float32"
+        )
 
     def _best(self, epoch: int, now: float | None) -> tuple[int, float | None]:
         """Epoch and score of the best weights. Without a score the latest are the best."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mfn_core.errors import PermanentError
 from mfn_core.model.blend import ItemBlend
 from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains
@@ -112,3 +113,23 @@ def test_answers_of_inference_mode_and_autocast_are_fitted_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         blend = fitted(said)
     assert blend.sharpness.item() == pytest.approx(1.9832, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_score_that_is_no_finite_number_is_an_error_and_changes_no_share(value: float) -> None:
+    said = answers(X, RIGHT)
+    said[1].own.query_PD[0, W] = value
+    blend = ItemBlend(NUM_ITEMS, [0.3])
+    # Of user 1's six scores: 0 x inf is no number either, and all but those of w and z are replaced, since they may not be recommended.
+    with pytest.raises(PermanentError, match=r"of 240 scores of the network 2 are not finite.*learning_rate"):
+        fit_blend(blend, said)
+    assert (blend.sharpness.item(), blend.popularity_share.item(), blend.shares_K.tolist()) == (1, 0, [pytest.approx(0.3)])
+
+
+def test_a_popularity_and_a_gain_that_are_no_finite_numbers_are_named() -> None:
+    blend = ItemBlend(NUM_ITEMS, [0.3])
+    blend.log_popularity_N[Y] = -torch.inf
+    said = answers(X, RIGHT)
+    said[0].gains[0].gains_BM[0] = torch.inf
+    with pytest.raises(PermanentError, match="of 240 scores of the network 0 are not finite, of 6 popularities 1, of 40 gains 1"):
+        fit_blend(blend, said)

@@ -334,6 +334,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path, mon
         train(DATASET, settings, TRAINING, tmp_path, ignore)
 
 
+@EITHER
+def test_weights_that_the_last_step_broke_end_training_before_they_are_saved(tmp_path, monkeypatch, network):
+    taken = count(1)
+    take = loop.Adam.step
+
+    def broken(adam, loss):
+        take(adam, loss)
+        if next(taken) == 8:  # of two epochs of four steps: no loss is of these weights
+            adam._dense[0].data[0, 0] = torch.nan
+
+    monkeypatch.setattr(loop.Adam, "step", broken)
+    with pytest.raises(PermanentError, match=r"epoch 2, step 4 of 4: 1 of \d+ weights are not finite, macro\.embedding\.ids\.weight"):
+        train(DATASET, network, TRAINING, tmp_path, ignore)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
     with pytest.raises(ArtifactError, match=r"checkpoint\.pt was made with width=8, but this run has width=16; restore .* or delete"):
