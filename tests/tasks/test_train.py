@@ -170,18 +170,27 @@ def test_two_processes_train_one_network(settings, dataset, finished):
     assert made["facts"]["epochs"] == 2
 
 
-def test_the_death_of_one_of_two_processes_ends_both_and_is_told(settings, dataset):
-    seen = set()
+def test_the_death_of_one_of_two_processes_ends_both_is_told_and_the_next_call_resumes(settings, dataset):
+    together, seen, epochs = settings.model_copy(update={"training_processes": 2}), set(), []
 
-    def kill_the_second(progress):
+    def kill_the_second_after_two(progress):
         seen.update(workers())
-        second = next(worker for worker in seen if worker.cmdline()[-1] == "1")
-        second.kill()
+        if progress.epoch == 2:
+            next(worker for worker in seen if worker.cmdline()[-1] == "1").kill()
 
-    together = settings.model_copy(update={"training_processes": 2})
     with pytest.raises(ProcessError, match=r"training process 1 of 2 \(pid \d+, .*\) was killed by signal SIGKILL; .* a retry goes on"):
-        train_managed(together, ENDLESS, dataset, FINGERPRINT, kill_the_second)
+        train_managed(together, ENDLESS, dataset, FINGERPRINT, kill_the_second_after_two)
     assert all(gone_within(worker, 5) for worker in seen)
+
+    def stop_after_one(progress):
+        epochs.append(progress.epoch)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_managed(together, ENDLESS, dataset, FINGERPRINT, stop_after_one)
+    assert epochs[0] >= 2
+    assert epochs[1] == epochs[0] + 1
 
 
 def test_an_exception_in_on_progress_ends_the_child(settings, dataset):
