@@ -81,6 +81,8 @@ def learn_labels(
         _seed(config.seed, 0)
         _learn_affinity(network, evidence, is_train)
     labels = _labels(dataset, rows, is_train, evidence.macro.state_BS.device)
+    for name, label in zip(("activity", *dataset.attribute_classes), labels, strict=True):
+        _tell_what_cannot_be_learned(name, label)
     jobs = [(reader, label) for reader, label in zip(network.label_readers, labels, strict=True) if len(label.train)]
     done, total = 0, sum(len(reader.readers) for reader, _ in jobs)
     for number, (label_reader, label) in enumerate(jobs):
@@ -254,6 +256,19 @@ def _labels(dataset: Dataset, rows: NDArray[np.int64], is_train: NDArray[np.bool
         )
         for classes, values in columns
     ]
+
+
+def _tell_what_cannot_be_learned(name: str, label: _Label) -> None:
+    """A label that some users have, but none or one class of them in the train split: its reader can tell nobody apart."""
+    num_taught = len(label.values[label.train].unique())
+    if num_taught < 2 and (len(label.train) or len(label.validation)):
+        _log.warning(
+            "%s cannot be learned: the %d labelled users of the train split are of %d of its %d classes; label more users",
+            name,
+            len(label.train),
+            num_taught,
+            label.classes,
+        )
 
 
 def _batches(rows: NDArray[np.int64], size: int, least: int) -> list[NDArray[np.int64]]:

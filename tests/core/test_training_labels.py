@@ -91,6 +91,18 @@ class TestWhoTeaches:
         without = replace(DATASET, activity_B=np.where(in_split("train"), -1, DATASET.activity_B).astype(np.int8))
         assert same(weights(learned(without).label_readers[ACTIVITY]), weights(fresh().label_readers[ACTIVITY]))
 
+    @pytest.mark.parametrize(("of_train", "users", "classes"), [(-1, 0, 0), (1, 32, 1)])
+    def test_a_label_that_the_train_split_lacks_is_told(self, caplog, of_train, users, classes):
+        activity_B = np.where(in_split("train"), of_train, DATASET.activity_B).astype(np.int8)
+        learned(replace(DATASET, activity_B=activity_B), head_epochs=1)
+        (message,) = [record.getMessage() for record in caplog.records]
+        expected = f"the {users} labelled users of the train split are of {classes} of its 2 classes"
+        assert message == f"activity cannot be learned: {expected}; label more users"
+
+    def test_a_label_that_nobody_has_is_not_told(self, caplog):
+        learned(replace(DATASET, activity_B=np.full_like(DATASET.activity_B, -1)), head_epochs=1)
+        assert not caplog.records
+
     def test_a_label_without_validation_users_is_judged_by_those_who_teach(self):
         without = replace(DATASET, activity_B=np.where(in_split("train"), DATASET.activity_B, -1).astype(np.int8))
         shares = learned(without).label_readers[ACTIVITY].blend_4
