@@ -104,7 +104,8 @@ def _context(settings: Settings) -> Iterator["EphemeralDataContext"]:
                     "class_name": "SiteBuilder",
                     "show_how_to_buttons": False,
                     "store_backend": docs,
-                    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                    "site_section_builders": {key: {"view": _view(settings, "PageView")} for key in ("expectations", "validations")},
+                    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "view": _view(settings, "IndexPageView")},
                 }
             },
             progress_bars=ProgressBarsConfig(globally=False),
@@ -112,6 +113,13 @@ def _context(settings: Settings) -> Iterator["EphemeralDataContext"]:
         )
         yield gx.get_context(mode="ephemeral", project_config=config)
         _forget_old_results(settings)
+
+
+def _view(settings: Settings, name: str) -> dict[str, str]:
+    """A class of ``tasks.data_docs``, by name."""
+    compiled = settings.var / "data_docs_templates"
+    compiled.mkdir(exist_ok=True)
+    return {"module_name": "tasks.data_docs", "class_name": name, "compiled": str(compiled)}
 
 
 def _validate(

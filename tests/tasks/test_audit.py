@@ -32,6 +32,17 @@ def test_a_passed_frame_has_a_page_in_data_docs(settings):
     assert "week" in (settings.var / "data_docs" / "index.html").read_text()
 
 
+def test_the_templates_of_the_pages_are_compiled_once(settings):
+    def compiled():
+        return {path.name: path.stat().st_mtime_ns for path in (settings.var / "data_docs_templates").iterdir()}
+
+    audit.judge(frame([1, 2], [0, 0]), suite(), "week", settings)
+    after_one = compiled()
+    audit.judge(frame([1, 2], [0, 0]), suite(), "another week", settings)
+    assert len(after_one) > 10
+    assert compiled() == after_one
+
+
 def test_a_warning_is_said_and_logged(settings, caplog):
     verdict = audit.judge(frame([1, 2], [0, 5]), suite(), "week", settings)
     assert verdict.success

@@ -1,0 +1,26 @@
+"""Views of Data Docs whose page templates are compiled once for an installation.
+
+Great Expectations compiles some fifty templates for each of the three pages that a verdict writes, which takes longer than the
+judging. Its configuration names these classes (``audit.judge``), so that nothing of this module is imported before it is needed.
+"""
+
+from typing import Any
+
+from great_expectations.render.view import DefaultJinjaIndexPageView, DefaultJinjaPageView
+from jinja2 import FileSystemBytecodeCache
+
+
+class PageView(DefaultJinjaPageView):
+    """A page of Data Docs."""
+
+    def __init__(self, compiled: str, **styles: Any) -> None:
+        super().__init__(**styles)
+        self.env.bytecode_cache = FileSystemBytecodeCache(compiled)
+
+
+class IndexPageView(DefaultJinjaIndexPageView):
+    """The index of Data Docs."""
+
+    def __init__(self, compiled: str, **styles: Any) -> None:
+        super().__init__(**styles)
+        self.env.bytecode_cache = FileSystemBytecodeCache(compiled)
