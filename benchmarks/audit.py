@@ -77,14 +77,14 @@ def _curate(settings: Settings) -> None:
 
 
 def _audit(settings: Settings) -> str:
-    from tasks import curated, day_parts, publication
+    from tasks import coding, curated, day_parts, publication
     from tasks.measures import Measures
 
     (day,) = curated.partitions(settings, ITEM_LOGS, _DAY, _DAY)
     contributions = {name: publication.Contribution(**fields) for name, fields in day.facts["contributions"].items()}
     measures = Measures(ITEM_LOGS, _DAY)
     for rows in (rows for path in curated.part_uris(day) for rows in pq.ParquetFile(path).iter_batches(_ROWS_PER_BATCH)):
-        measures.add(rows, pa.array(np.zeros(rows.num_rows, np.uint64)))
+        measures.add(coding.compact(rows), pa.array(np.zeros(rows.num_rows, np.uint64)))
     merged = day_parts.MergedDay(_DAY, measures, 0, None)
     return publication._audit(
         settings, ITEM_LOGS, [publication._metrics(publication.Day(_DAY, None, contributions), merged)], "benchmark"

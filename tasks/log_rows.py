@@ -29,7 +29,7 @@ class RawRows:
     whole: Table
     typed: Table
     columns: frozenset[str]  # contract columns that the files have
-    has_first_load: bool
+    sources: tuple[str, ...]  # of every file, by its number
 
 
 def raw_rows(
@@ -43,8 +43,8 @@ def raw_rows(
         whole = engine.read_parquet(connection, uris, with_origin=True)
         origins = _origins([(uri, source_of[uri].name, source_of[uri].day) for uri in uris])
         columns = frozenset(name for name in curated.schema(log).names if mapping.get(name, name) in group[0].schema.names)
-        has_first_load = any(source_of[uri].day is None for uri in uris)
-        found.append(RawRows(whole, _typed(whole, log, mapping).join(origins, engine.FILE), columns, has_first_load))
+        names = tuple(source_of[uri].name for uri in uris)
+        found.append(RawRows(whole, _typed(whole, log, mapping).join(origins, engine.FILE), columns, names))
     return found
 
 
@@ -116,10 +116,23 @@ def accepted(rows: Sequence[Table], log: LogSchema, columns: Collection[str]) ->
 
     Only ``columns`` are carried through the sort: those that no file has are constants.
     """
-    names = [name for name in curated.schema(log).names if name in columns]
-    tables = [table.filter(table[REASON].isnull()) for table in rows]
-    hashed = [table.select(SOURCE, DAY, *names, **{ROW_HASH: engine.row_hash(table, curated.schema(log).names)}) for table in tables]
-    return ibis.union(*hashed).order_by([SOURCE, DAY, *total_order(log, names)])
+    tables = [_hashed(table.filter(table[REASON].isnull()), log, [SOURCE, DAY], columns) for table in rows]
+    return ibis.union(*tables).order_by(sort_keys(log, columns))
+
+
+def judged(rows: Table, log: LogSchema, columns: Collection[str]) -> Table:
+    """All rows in any order, each with its file, day, reason, ``columns`` and hash."""
+    return _hashed(rows, log, [engine.FILE, DAY, REASON], columns)
+
+
+def sort_keys(log: LogSchema, columns: Collection[str]) -> list[str]:
+    """What the rows of several sources and days are sorted by."""
+    return [SOURCE, DAY, *total_order(log, columns)]
+
+
+def _hashed(rows: Table, log: LogSchema, marks: Sequence[str], columns: Collection[str]) -> Table:
+    names = curated.schema(log).names
+    return rows.select(*marks, *(name for name in names if name in columns), **{ROW_HASH: engine.row_hash(rows, names)})
 
 
 def total_order(log: LogSchema, names: Collection[str]) -> list[str]:

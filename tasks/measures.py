@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mfn_core.schema import EVENT_TIME, SEQ_NO, USER_ID, LogSchema
-from tasks import runs
+from tasks import curated, runs
 
 _DAY_MICROSECONDS = 86_400_000_000
 _HALF = np.uint64(32)
@@ -19,9 +19,10 @@ class Measures:
     """Counts over batches of the rows of one day, sorted by user and then by time."""
 
     def __init__(self, log: LogSchema, day: date) -> None:
-        self._log = log
+        self._log, self._schema = log, curated.schema(log)
+        self._compared = [USER_ID, EVENT_TIME, *(name for name in self._schema.names if name not in (USER_ID, EVENT_TIME))]
         self._begin = int(datetime.combine(day, time(), UTC).timestamp()) * 1_000_000
-        self._last: pa.RecordBatch | None = None
+        self._last: pa.RecordBatch | None = None  # one row, its strings as strings
         self._entities = pa.array([], pa.string())
         self._categories = pa.array([], pa.string())
         self._times: list[int] = []
@@ -33,15 +34,15 @@ class Measures:
         """Count the next rows.
 
         Args:
-            rows: with the columns of the curated log, at least one row; users in ascending order, over all calls.
+            rows: of ``coding.compact``, with the columns of the curated log, at least one row; users in ascending order, over all calls.
             hashes: of the rows, 64 bits.
         """
         self.rows += rows.num_rows
         self.hash_sum += _sum(hashes)
         self._add_neighbours(rows)
         log, counts = self._log, self._counts
-        self._entities = _distinct(self._entities, rows[log.id])
-        self._categories = _distinct(self._categories, rows[log.category])
+        self._entities = _distinct(self._entities, rows[log.id].dictionary)
+        self._categories = _distinct(self._categories, rows[log.category].dictionary)
         counts["null_keys"] += _rows_with_null([rows[name] for name in (USER_ID, log.id, log.category, EVENT_TIME)])
         counts["null_seq_no"] += rows[SEQ_NO].null_count
         if rows[log.duration].null_count < rows.num_rows:
@@ -54,8 +55,8 @@ class Measures:
         """The metrics by name; times are UTC."""
         return self._counts | {
             "accepted": self.rows,
-            "entities": len(self._entities.drop_null()),
-            "categories": len(self._categories.drop_null()),
+            "entities": len(self._entities),
+            "categories": len(self._categories),
             "min_time": _instant(min(self._times)),
             "max_time": _instant(max(self._times)),
             "hash_sum": self.hash_sum,
@@ -63,20 +64,30 @@ class Measures:
 
     def _add_neighbours(self, rows: pa.RecordBatch) -> None:
         """Count users and equal rows, by rows that lie side by side: also across the border of two batches."""
-        names = [USER_ID, EVENT_TIME, *(name for name in rows.schema.names if name not in (USER_ID, EVENT_TIME))]
-        joined = rows if self._last is None else pa.concat_batches([self._last, rows])
-        users = joined[USER_ID]
-        changes = np.flatnonzero(pc.not_equal(users.slice(1), users.slice(0, len(users) - 1)).to_numpy(zero_copy_only=False))
-        before, after = users.take(pa.array(changes)), users.take(pa.array(changes + 1))
-        assert pc.all(pc.less(before, after), min_count=0).as_py(), "rows come sorted by user: equal ones would not be seen otherwise"
-        self._counts["users"] += len(changes) + (self._last is None)
-        self._counts["equal_rows"] += len(runs.equal_neighbours(joined, names))
-        self._last = rows.slice(rows.num_rows - 1)
+        users = rows[USER_ID]
+        is_sorted = bool(np.all(np.diff(users.indices.to_numpy()) >= 0)) and _ascends(users.dictionary)
+        repeated_users = 0
+        first, last = self._plain(rows.slice(0, 1)), self._last
+        if last is not None:
+            border = pa.concat_batches([last, first])
+            repeated_users = int(border[USER_ID][0] == border[USER_ID][1])
+            is_sorted &= repeated_users == 1 or _ascends(border[USER_ID])
+            self._counts["equal_rows"] += len(runs.equal_neighbours(border, self._compared))
+        assert is_sorted, "rows come sorted by user: equal ones would not be seen otherwise"
+        self._counts["users"] += len(users.dictionary) - repeated_users
+        self._counts["equal_rows"] += len(runs.equal_neighbours(rows, self._compared))
+        self._last = self._plain(rows.slice(rows.num_rows - 1))
+
+    def _plain(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        return rows.cast(self._schema)
+
+
+def _ascends(values: pa.Array) -> bool:
+    return bool(pc.all(pc.less(values.slice(0, len(values) - 1), values.slice(1)), min_count=0).as_py())
 
 
 def _distinct(known: pa.Array, values: pa.Array) -> pa.Array:
-    found = pc.unique(values)
-    return pc.unique(pa.concat_arrays([known, found])) if len(known) else found
+    return pc.unique(pa.concat_arrays([known, values])) if len(known) else values
 
 
 def _rows_with_null(columns: list[pa.Array]) -> int:

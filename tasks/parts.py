@@ -1,7 +1,7 @@
 """A sorted stream of rows into many Parquet files, one for each value of its key columns."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, fold
     Yields:
         The values of the key columns, and the finished file.
     """
-    for key, batches in groupby(pieces(rows, keys), key=lambda piece: piece[0]):
+    for key, found in groupby(pieces(batches(rows), keys), key=lambda piece: piece[0]):
         path = folder / f"{uuid.uuid4().hex}.parquet"
         writer: pq.ParquetWriter | None = None
-        for _, batch in batches:
+        for _, batch in found:
             piece = batch.drop_columns(list(keys)) if schema is None else batch.select(schema.names).cast(schema)
             writer = writer or pq.ParquetWriter(path, piece.schema, compression="zstd")
             writer.write_batch(piece)
@@ -39,9 +39,14 @@ def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, fold
         yield key, path
 
 
-def pieces(rows: Table, keys: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.RecordBatch]]:
+def batches(rows: Table) -> Iterator[pa.RecordBatch]:
+    """The rows as the engine brings them."""
+    return iter(rows.to_pyarrow_batches(chunk_size=_ROWS_PER_BATCH))
+
+
+def pieces(rows: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.RecordBatch]]:
     """Batches of rows that are sorted by key columns without nulls, cut where those change; with their values."""
-    for batch in rows.to_pyarrow_batches(chunk_size=_ROWS_PER_BATCH):
+    for batch in rows:
         if batch.num_rows:
             bounds = _bounds(batch, keys)
             for start, end in pairwise(bounds):

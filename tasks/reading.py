@@ -1,22 +1,29 @@
-"""Raw sources, read by the engine: judged all at once, then sorted in groups that go side by side."""
+"""Raw sources, read and judged by the engine in groups that go side by side.
 
-from collections.abc import Sequence
+The rows of a group are sorted in memory, by numbers. A source of more rows than a group may have is sorted by the engine, which spills.
+"""
+
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
+from mfn_core.errors import SchemaError
 from mfn_core.schema import LogSchema
-from tasks import day_parts, engine, log_rows, receipt
+from tasks import coding, curated, day_parts, engine, log_rows, parts, receipt
 from tasks.day_parts import Part
-from tasks.log_rows import RawRows
-from tasks.raw import Footer, Source
+from tasks.log_rows import Count, RawRows
+from tasks.raw import FIRST_LOAD, Footer, Source
 from tasks.settings import Settings
 
-_ROWS_PER_GROUP = 500_000  # a sort of few rows is a faster one, and two threads need more than one group; a source is never split
+_ROWS_PER_GROUP = 500_000  # what is in memory of a thread, unless one source has more: a source is never split
 
 Days = tuple[date, date]
 
@@ -39,7 +46,7 @@ class Request:
 
     def reach(self, groups: Sequence[RawRows]) -> Days | None:
         """First and last day of a first load; None without one."""
-        loads = [self._judged(group) for group in groups if group.has_first_load]
+        loads = [self._judged(group) for group in groups if FIRST_LOAD in group.sources]
         return log_rows.reach_of_first_load(loads) if loads else None
 
     def verdict(self, group: RawRows, reach: Days | None) -> Table:
@@ -50,8 +57,10 @@ class Request:
         return log_rows.with_verdict(group.typed, self.log, self.now, self.settings.late_rows)
 
 
-def write_parts(connection: Backend, request: Request, sources: Sequence[Source], reach: Days | None, folder: Path) -> list[Part]:
-    """Sort the accepted rows of the sources and write a file for each source and day.
+def write_parts(
+    connection: Backend, request: Request, sources: Sequence[Source], reach: Days | None, folder: Path
+) -> tuple[list[Part], list[Count]]:
+    """Judge the rows of the sources, and write the accepted ones, sorted, into a file for each source and day.
 
     Args:
         connection: of the engine.
@@ -59,21 +68,82 @@ def write_parts(connection: Backend, request: Request, sources: Sequence[Source]
         sources: of the request.
         reach: of ``Request.reach`` over all sources.
         folder: where the files are put.
-    """
 
-    def write(group: Sequence[Source]) -> list[Part]:
+    Returns:
+        The files, and how many rows each source has by day and verdict.
+
+    Raises:
+        SchemaError: a file changed while it was read.
+    """
+    rows = {footer.uri: footer.rows for footer in request.footers}
+
+    def write(group: Sequence[Source]) -> tuple[list[Part], list[Count]]:
+        is_small = sum(rows[uri] for source in group for uri in source.uris) <= _ROWS_PER_GROUP
         with engine.beside(connection) as own:
-            raw_rows = request.raw_rows(own, group)
-            columns = frozenset().union(*(each.columns for each in raw_rows))
-            rows = log_rows.accepted([request.verdict(each, reach) for each in raw_rows], request.log, columns)
-            return list(day_parts.write_parts(rows, request.log, folder))
+            return (_by_numbers if is_small else _by_engine)(request, request.raw_rows(own, group), reach, folder)
 
     with ThreadPoolExecutor(request.settings.duckdb_threads) as pool:
-        return [part for found in pool.map(write, _groups(sources, request.footers)) for part in found]
+        found = list(pool.map(write, _groups(sources, rows)))
+    return [part for parts, _ in found for part in parts], [count for _, counts in found for count in counts]
 
 
-def _groups(sources: Sequence[Source], footers: Sequence[Footer]) -> list[list[Source]]:
-    rows = {footer.uri: footer.rows for footer in footers}
+def _by_numbers(request: Request, raw_rows: Sequence[RawRows], reach: Days | None, folder: Path) -> tuple[list[Part], list[Count]]:
+    log, columns = request.log, _columns(request.log, raw_rows)
+    names = sorted({name for each in raw_rows for name in each.sources})
+    tables: list[pa.Table] = []
+    for each in raw_rows:
+        rows = log_rows.judged(request.verdict(each, reach), log, columns).to_pyarrow()
+        number_of_file = np.array([names.index(name) for name in each.sources], np.int32)
+        source = pa.DictionaryArray.from_arrays(number_of_file[rows[engine.FILE].to_numpy()], pa.array(names))
+        tables.append(rows.drop_columns([engine.FILE]).append_column(log_rows.SOURCE, source))
+    rows = pa.concat_tables(tables)
+    is_accepted = rows[log_rows.REASON].is_null()
+    accepted = rows.drop_columns([log_rows.REASON])
+    counts: list[Count] = []
+    if rows[log_rows.REASON].null_count < len(rows):
+        accepted, rejected = accepted.filter(is_accepted), rows.filter(pc.invert(is_accepted))
+        counts = _tally(rejected)
+    if len(accepted) == 0:
+        return [], counts
+    ordered = coding.in_order(accepted, log_rows.sort_keys(log, columns))
+    parts = list(day_parts.write_parts([ordered], log, columns, folder))
+    return parts, counts + [Count(part.source, part.day, None, part.arrived) for part in parts]
+
+
+def _by_engine(request: Request, raw_rows: Sequence[RawRows], reach: Days | None, folder: Path) -> tuple[list[Part], list[Count]]:
+    log, columns = request.log, _columns(request.log, raw_rows)
+    verdicts = [request.verdict(each, reach) for each in raw_rows]
+    counts = log_rows.count(verdicts)
+    ordered = parts.batches(log_rows.accepted(verdicts, log, columns))
+    written = list(day_parts.write_parts(ordered, log, columns, folder))
+    _check_unchanged(log, written, counts)
+    return written, counts
+
+
+def _check_unchanged(log: LogSchema, written: Sequence[Part], counts: Sequence[Count]) -> None:
+    """The files were read twice: to judge their rows, and to sort the accepted ones."""
+    judged = {(each.source, each.day): each.rows for each in counts if each.reason is None}
+    sorted_ = {(part.source, part.day): part.arrived for part in written}
+    for key in sorted(judged.keys() | sorted_.keys(), key=str):
+        if judged.get(key) != sorted_.get(key):
+            raise SchemaError(
+                f"{log.dataset} {key[0]}: {judged.get(key, 0)} rows of {key[1]} were accepted, {sorted_.get(key, 0)} found when they were "
+                "read again; its files changed meanwhile: deliver them whole, then run again"
+            )
+
+
+def _columns(log: LogSchema, raw_rows: Sequence[RawRows]) -> list[str]:
+    """The columns of the contract that one of the files has: what none has is no part of any order."""
+    return [name for name in curated.schema(log).names if any(name in each.columns for each in raw_rows)]
+
+
+def _tally(rejected: pa.Table) -> list[Count]:
+    keys = [log_rows.SOURCE, log_rows.DAY, log_rows.REASON]
+    found = rejected.select(keys).group_by(keys).aggregate([([], "count_all")])
+    return [Count(*(row[key] for key in keys), row["count_all"]) for row in found.to_pylist()]
+
+
+def _groups(sources: Sequence[Source], rows: Mapping[str, int]) -> list[list[Source]]:
     groups: list[list[Source]] = []
     held = 0
     for source in sources:

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import audit, curated, ingest, manifest, receipt
+from tasks import audit, curated, ingest, manifest, reading, receipt
 from tasks.audit import Verdict
 from tasks.settings import Settings
 from tests.tasks.raw_files import NOW, app_rows, counts, curated_rows, deliver, deliver_day, digest, ingest_days
@@ -97,6 +97,22 @@ def test_exact_duplicates_are_dropped_and_counted(settings):
     )
     ingest_days(settings, "2026-06-01")
     assert counts(settings, "2026-06-01") == {"read": 5, "accepted": 4, "quarantined": 0, "duplicates": 1, "late": 0}
+
+
+def test_the_engine_sorts_a_source_too_large_for_memory_as_memory_does(settings, monkeypatch):
+    rows = [("bob", "chess", "games", "2026-06-01T10:00"), ANN, BOB, ("ann", "bank", "éclair", "2026-06-01T09:00"), ("ann", "", "x", None)]
+    late = ("zoe", "maps", "travel", "2026-05-31T23:59")
+    types, durations = pa.array([None, "open", None, "Open", None, None]), pa.array([2.5, float("nan"), 2.5, None, 0.0, -1.0])
+    published = []
+    for name, rows_per_group in (("memory", 6), ("engine", 5)):
+        own = settings.model_copy(update={"var": settings.var / name, "max_rejected_share": 0.5})
+        monkeypatch.setattr(reading, "_ROWS_PER_GROUP", rows_per_group)
+        deliver(own, "app_logs/dt=2026-06-01/part-0.parquet", app_rows([*rows, late], event_type=types, duration_s=durations))
+        ingest_days(own, "2026-06-01")
+        files = [pq.read_table(file).to_pylist() for file in curated.files(own, APP_LOGS)]
+        published.append((str(files), [(each.digest, each.rows) for each in curated.partitions(own, APP_LOGS)]))
+    assert published[0] == published[1]
+    assert [each["read"] for _, each in published[0][1]] == [1, 5]
 
 
 def test_a_rejected_row_is_quarantined_whole_with_reason_file_and_row_number(settings):
@@ -298,8 +314,13 @@ _RAW_ROW = st.tuples(
 
 
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(days=st.lists(st.lists(_RAW_ROW, max_size=6), min_size=2, max_size=2), late_rows=st.sampled_from(["event_time", "quarantine"]))
-def test_accepted_quarantined_and_duplicates_make_up_the_rows_read(tmp_path_factory, days, late_rows):
+@given(
+    days=st.lists(st.lists(_RAW_ROW, max_size=6), min_size=2, max_size=2),
+    late_rows=st.sampled_from(["event_time", "quarantine"]),
+    rows_per_group=st.sampled_from([1, 100]),
+)
+def test_accepted_quarantined_and_duplicates_make_up_the_rows_read(tmp_path_factory, monkeypatch, days, late_rows, rows_per_group):
+    monkeypatch.setattr(reading, "_ROWS_PER_GROUP", rows_per_group)  # by the engine, and in memory
     var = tmp_path_factory.mktemp("rows")
     settings = Settings(var=var, late_rows=late_rows, max_rejected_share=1, max_duplicate_share=1)
     delivered = 0

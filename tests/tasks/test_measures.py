@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from mfn_core.schema import APP_LOGS
-from tasks import curated
+from tasks import coding, curated
 from tasks.measures import Measures
 
 DAY = date(2026, 6, 1)
@@ -18,7 +18,8 @@ def batch(*rows):
     times = [time and datetime.fromisoformat(time).replace(tzinfo=UTC) for time in columns[3]]
     arrays = [*columns[:3], times, columns[4], [None] * len(rows), columns[5]]
     schema = curated.schema(APP_LOGS)
-    return pa.RecordBatch.from_arrays([pa.array(values, field.type) for values, field in zip(arrays, schema, strict=True)], schema=schema)
+    plain = pa.RecordBatch.from_arrays([pa.array(values, field.type) for values, field in zip(arrays, schema, strict=True)], schema=schema)
+    return coding.compact(plain)
 
 
 def measured(*batches, hashes=None):
