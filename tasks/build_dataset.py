@@ -1,8 +1,9 @@
-"""Curated logs to a point-in-time dataset: the engine filters and sorts, the core encodes, proves and writes."""
+"""Curated logs to a point-in-time dataset: the engine says who and until when, the core encodes, proves and writes."""
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import chain
@@ -28,6 +29,7 @@ from mfn_core.data.window import Window
 from mfn_core.errors import ArtifactError, InsufficientDataError
 from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema, View
 from tasks import audit, curated, engine, manifest, storage, turns
+from tasks.coded_events import CodedEvents
 from tasks.events import Events
 from tasks.manifest import Manifest
 from tasks.settings import Settings
@@ -94,7 +96,7 @@ def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]
         population = _population(events, chosen, user_table, config)
         facts = _facts(chosen, population, events, user_table, config)
         _log.info("%d users with an event before the cut %s", len(population.user_ids), _iso(chosen.cut))
-        vocabularies = _write_shards(settings, events, population, facts, config.min_count, folder)
+        vocabularies = _write_shards(settings, partitions, population, facts, config.min_count, folder)
         proof = prove_no_leak(lambda: _shards(folder, facts), chosen, vocabularies)
         summary = summarize(_shards(folder, facts), chosen)
         facts = _with_recommendation_checked(facts, summary)
@@ -216,16 +218,23 @@ def _runnable(skipped: dict[str, str]) -> tuple[DownstreamTask, ...]:
 
 
 def _write_shards(
-    settings: Settings, events: Events, population: _Population, facts: DatasetFacts, min_count: int, folder: Path
+    settings: Settings,
+    partitions: Mapping[View, Sequence[Manifest]],
+    population: _Population,
+    facts: DatasetFacts,
+    min_count: int,
+    folder: Path,
 ) -> Vocabularies:
-    """Write the shards, one in memory at a time: first in a draft coding, then in that of the fitted vocabularies."""
-    draft = events.draft_vocabularies(facts.cut)
+    """Write the shards, one in the memory of a thread at a time: first in a draft coding, then in that of the fitted vocabularies."""
     names = tuple(facts.attribute_classes)
-    with tempfile.TemporaryDirectory(dir=settings.scratch) as aside:
+    with tempfile.TemporaryDirectory(dir=settings.scratch) as aside, ThreadPoolExecutor(settings.duckdb_threads) as pool:
         drafts = Path(aside)
-        coded = events.encode(population.user_ids, draft, facts.cut)
-        for number, part in population.shards():
-            histories = build_histories(*(coded.of_users(view, part) for view in LOGS), population.user_ids[part], draft)
+        coded = CodedEvents.write(partitions, population.user_ids, population.shard_starts, facts.cut, drafts)
+        draft = coded.draft_vocabularies()
+
+        def write_draft(numbered: tuple[int, slice]) -> None:
+            number, part = numbered
+            histories = build_histories(*(coded.of_shard(view, number, part) for view in LOGS), population.user_ids[part], draft)
             is_active_B = population.activity_time_B[part] != MISSING
             shard = Shard(
                 histories=histories,
@@ -235,11 +244,16 @@ def _write_shards(
                 attributes_BA=population.attributes.labels_UA[part],
             )
             write_shard(shard_path(drafts, number), shard, names)
-        counts = fitting.count_training_events((shard.histories for shard in _shards(drafts, facts)), draft)
-        vocabularies = fitting.fit_vocabularies(draft, counts, min_count)
-        for number, shard in enumerate(_shards(drafts, facts)):
+
+        def write_final(number: int) -> None:
+            shard = read_shard(shard_path(drafts, number), facts.attribute_classes)
             final = replace(shard, histories=fitting.encode_again(shard.histories, draft, vocabularies))
             write_shard(shard_path(folder, number), final, names)
+
+        list(pool.map(write_draft, population.shards()))
+        counts = fitting.count_training_events((shard.histories for shard in _shards(drafts, facts)), draft)
+        vocabularies = fitting.fit_vocabularies(draft, counts, min_count)
+        list(pool.map(write_final, range(facts.num_shards)))
     return vocabularies
 
 

@@ -1,4 +1,4 @@
-"""The events of a dataset in the engine, and every question that is asked of them."""
+"""The events of a dataset in the engine, and every question that is asked of its users."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,11 @@ from ibis.expr.types import Table, TimestampScalar
 from numpy.typing import NDArray
 
 from mfn_core.data.dataset import MISSING
-from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.data.window import NEVER, Window
-from mfn_core.schema import EVENT_TIME, LOGS, SEQ_NO, USER_ID, View
+from mfn_core.schema import EVENT_TIME, USER_ID, View
 from tasks import curated, engine
 from tasks.manifest import Manifest
 
-_ROW = "row"
-_CODES = {"id": "id_code", "category": "category_code"}
 _MICROSECONDS = 1_000_000
 
 Ints = NDArray[np.int64]
@@ -37,7 +34,7 @@ class Events:
     @classmethod
     def load(cls, connection: Backend, partitions: Mapping[View, list[Manifest]]) -> "Events":
         """The rows of curated partitions."""
-        logs = {view: _load(connection, view, found) for view, found in partitions.items()}
+        logs = {view: _load(connection, found) for view, found in partitions.items()}
         return cls(connection, logs, {view: _users(connection, view, log) for view, log in logs.items()})
 
     def last_time(self) -> int:
@@ -75,87 +72,14 @@ class Events:
         times[rows[rows != MISSING]] = _seconds(found["first"])[rows != MISSING]
         return times
 
-    def draft_vocabularies(self, cut: int) -> Vocabularies:
-        """Every token before the cut, held-out ones too: a coding to count in, never kept."""
-        drafts = {}
-        for view, log in LOGS.items():
-            pairs = pa.table({log.id: pa.array([], pa.string()), log.category: pa.array([], pa.string())})
-            if view in self.logs:
-                pairs = self._before(view, cut).select(log.id, log.category).distinct().to_pyarrow()
-            for part, column in (("id", log.id), ("category", log.category)):
-                tokens = pc.unique(pairs[column])
-                drafts[f"{view}_{part}"] = Vocabulary.fit(tokens, np.ones(len(tokens), np.int64))
-        return Vocabularies(**drafts)
-
-    def encode(self, user_ids: NDArray[np.object_], vocabularies: Vocabularies, cut: int) -> "CodedEvents":
-        """The events before the cut in numbers, so that they are joined and carried as text only once.
-
-        Args:
-            user_ids: of the dataset, in its order.
-            vocabularies: that hold every token before the cut.
-            cut: seconds UTC.
-        """
-        users = self._numbered("population", USER_ID, pa.array(user_ids, pa.string()), _ROW)
-        tables: dict[View, Table] = {}
-        for view in self.logs:
-            log, rows = LOGS[view], self._before(view, cut).join(users, USER_ID)
-            for part, column in (("id", log.id), ("category", log.category)):
-                tokens = getattr(vocabularies, f"{view}_{part}").tokens
-                rows = rows.join(self._numbered(f"{view}_{part}", column, tokens, _CODES[part]), column)
-            coded = rows.select(_ROW, *_CODES.values(), EVENT_TIME, SEQ_NO)
-            tables[view] = self.connection.create_table(f"{view}_coded", coded, temp=True)
-        return CodedEvents(tables, user_ids, vocabularies)
-
-    def _numbered(self, name: str, column: str, values: pa.Array, number: str) -> Table:
-        return self.connection.create_table(
-            name, pa.table({column: values, number: pa.array(np.arange(len(values)), pa.int32())}), temp=True
-        )
-
-    def _before(self, view: View, cut: int) -> Table:
-        log = self.logs[view]
-        return log.filter(log[EVENT_TIME] < _timestamp(cut))
-
     def _first_events(self) -> Table:
         either = ibis.union(*(users.select(USER_ID, "first_event") for users in self.users.values()))
         return either.group_by(USER_ID).agg(first_event=either.first_event.min())
 
 
-@dataclass(frozen=True)
-class CodedEvents:
-    """Events as positions in the users and the tokens of a dataset."""
-
-    tables: Mapping[View, Table]
-    user_ids: NDArray[np.object_]
-    vocabularies: Vocabularies
-
-    def of_users(self, view: View, part: slice) -> pa.Table | None:
-        """One view's events of the users in rows ``part``, in any order, dictionary-encoded; None without that log."""
-        if view not in self.tables:
-            return None
-        log, coded = LOGS[view], self.tables[view]
-        members = coded.filter((coded[_ROW] >= part.start) & (coded[_ROW] < part.stop))
-        found = members.to_pyarrow().combine_chunks()
-        names = {part: getattr(self.vocabularies, f"{view}_{part}").tokens for part in _CODES}
-        owners = pc.subtract(found[_ROW], pa.scalar(part.start, pa.int32()))
-        return pa.table(
-            {
-                USER_ID: _dictionary(owners, pa.array(self.user_ids[part], pa.string())),
-                log.id: _dictionary(found[_CODES["id"]], names["id"]),
-                log.category: _dictionary(found[_CODES["category"]], names["category"]),
-                EVENT_TIME: found[EVENT_TIME],
-                SEQ_NO: found[SEQ_NO],
-            }
-        )
-
-
-def _dictionary(codes: pa.ChunkedArray, values: pa.Array) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(codes.combine_chunks(), values)
-
-
-def _load(connection: Backend, view: View, partitions: list[Manifest]) -> Table:
-    log = LOGS[view]
+def _load(connection: Backend, partitions: list[Manifest]) -> Table:
     rows = engine.read_parquet(connection, [uri for each in partitions for uri in curated.part_uris(each)])
-    return rows.select(USER_ID, log.id, log.category, EVENT_TIME, SEQ_NO)
+    return rows.select(USER_ID, EVENT_TIME)
 
 
 def _users(connection: Backend, view: View, log: Table) -> Table:

@@ -96,53 +96,58 @@ def _view_histories(
 ) -> ViewHistories:
     if events is None or len(events) == 0:
         return ViewHistories(np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))
-    rows, ordered = _order(events, log, users, is_sorted=is_sorted)
+    rows, times = _rows_of(events[USER_ID], users), _microseconds(events[EVENT_TIME])
+    id_codes, category_codes = ids.encode(events[log.id]), categories.encode(events[log.category])
+    if is_sorted:
+        _check_sorted(log, rows, times)
+        order = np.arange(len(rows))
+    else:
+        order = _order(events, log, rows, times)
     return ViewHistories(
-        offsets=np.append(0, np.cumsum(np.bincount(rows, minlength=len(users)))).astype(np.int64),
-        ids=ids.encode(ordered[log.id]),
-        categories=categories.encode(ordered[log.category]),
-        times=_microseconds(ordered[EVENT_TIME]) // _MICROSECONDS,
+        offsets=np.append(0, np.cumsum(np.bincount(rows[order], minlength=len(users)))).astype(np.int64),
+        ids=id_codes[order],
+        categories=category_codes[order],
+        times=times[order] // _MICROSECONDS,
     )
 
 
-def _order(events: pa.Table, log: LogSchema, users: pa.Array, *, is_sorted: bool) -> tuple[Ints, pa.Table]:
-    """The events of ``users`` in the order of histories, and the row of each one's user."""
-    rows, times = _rows_of(events[USER_ID], users), _microseconds(events[EVENT_TIME])
-    if is_sorted:
-        steps = np.diff(rows)
-        assert (rows >= 0).all(), f"{log.dataset} has rows of other users"
-        assert (steps >= 0).all(), f"{log.dataset} is not grouped by user"
-        assert (np.diff(times)[steps == 0] >= 0).all(), f"{log.dataset} is not sorted by time"
-        return rows, events
+def _check_sorted(log: LogSchema, rows: Ints, times: Ints) -> None:
+    steps = np.diff(rows)
+    assert (rows >= 0).all(), f"{log.dataset} has rows of other users"
+    assert (steps >= 0).all(), f"{log.dataset} is not grouped by user"
+    assert (np.diff(times)[steps == 0] >= 0).all(), f"{log.dataset} is not sorted by time"
+
+
+def _order(events: pa.Table, log: LogSchema, rows: Ints, times: Ints) -> Ints:
+    """Events of known users, in the order of histories: by the row of the user first."""
     members = np.flatnonzero(rows >= 0)
     if len(members) < len(rows):
-        rows, times, events = rows[members], times[members], events.take(pa.array(members))
-    order = _by_user_and_time(rows, times)
-    tied = _tied(rows[order], times[order])
+        return members[_order(events.take(pa.array(members)), log, rows[members], times[members])]
+    # Events that come by time already, as days do that are read one after the other, are only put to their users: that takes a pass
+    # over numbers of 16 bits.
+    order = np.argsort(rows.astype(np.min_scalar_type(int(rows.max(initial=0)))), kind="stable")
+    ordered_rows, ordered_times = rows[order], times[order]
+    is_same_user = np.diff(ordered_rows) == 0
+    if (is_same_user & (np.diff(ordered_times) < 0)).any():
+        order = _by_user_and_time(rows, times)
+        ordered_times = times[order]
+    is_equal = is_same_user & (np.diff(ordered_times) == 0)
+    tied = np.flatnonzero(np.append(is_equal, False) | np.append(False, is_equal))
     if len(tied):
         # Category last: rows that differ in nothing else still come in the same order on every run.
         equal = events.take(pa.array(order[tied]))
         finer = (_ranks(equal[log.category]), _ranks(equal[log.id]), equal[SEQ_NO].to_numpy())
-        order[tied] = order[tied][np.lexsort((*finer, times[order[tied]], rows[order[tied]]))]
-    is_in_order = bool((np.diff(order) == 1).all())  # as the events of a request are, as a rule
-    return rows[order], events if is_in_order else events.take(pa.array(order))
+        order[tied] = order[tied][np.lexsort((*finer, ordered_times[tied], ordered_rows[tied]))]
+    return order
 
 
 def _by_user_and_time(rows: Ints, times: Ints) -> Ints:
     """Order by row, then by time: as one number where both fit into it, which sorts several times faster."""
-    if len(rows) == 0:
-        return np.empty(0, np.int64)
     first, last = int(times.min()), int(times.max())
     span = last - first + 1
     if span * (int(rows.max()) + 1) >= 2**63:
         return np.lexsort((times, rows))
     return np.argsort(rows * span + (times - first))
-
-
-def _tied(rows: Ints, times: Ints) -> Ints:
-    """Positions of sorted events that share user and time with the one before or after."""
-    is_equal = (np.diff(rows) == 0) & (np.diff(times) == 0)
-    return np.flatnonzero(np.append(is_equal, False) | np.append(False, is_equal))
 
 
 def _rows_of(user_ids: pa.ChunkedArray, users: pa.Array) -> Ints:

@@ -23,7 +23,7 @@ from mfn_core.data.splits import split_of
 from mfn_core.data.summary import summarize
 from mfn_core.data.window import seconds_of
 from mfn_core.errors import ArtifactError, AuditError, ConfigError, InsufficientDataError, LeakError
-from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, LogSchema
+from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, PARTITION, LogSchema
 from tasks import build_dataset as module
 from tasks import curated, manifest, storage
 from tasks.build_dataset import build_dataset
@@ -63,14 +63,14 @@ def _publish(settings: Settings, log: LogSchema, rows: pa.Table) -> None:
     for position, time in enumerate(rows[EVENT_TIME].to_pylist()):
         by_day[time.date()].append(position)
     for day, positions in by_day.items():
-        _publish_part(curated.partition_uri(settings, log, day), rows.take(positions))
+        _publish_part(curated.partition_uri(settings, log, day), rows.take(positions), **{PARTITION: str(day)})
 
 
-def _publish_part(uri: str, rows: pa.Table) -> None:
+def _publish_part(uri: str, rows: pa.Table, **facts: str) -> None:
     Path(uri).mkdir(parents=True)
     pq.write_table(rows, storage.join(uri, "part-0.parquet"))
-    facts = {curated.FILES: ["part-0.parquet"], "dt": uri[-10:]}
-    manifest.write(Manifest(kind="curated", uri=uri, digest=f"digest of {uri[-13:]}", rows={"accepted": len(rows)}, facts=facts))
+    named = {curated.FILES: ["part-0.parquet"], **facts}
+    manifest.write(Manifest(kind="curated", uri=uri, digest=f"digest of {uri[-13:]}", rows={"accepted": len(rows)}, facts=named))
 
 
 def _filled(settings: Settings) -> Settings:
@@ -153,7 +153,7 @@ def test_activity_is_an_item_event_from_the_cut_to_before_its_end(dataset: Datas
 
 def test_an_item_event_at_cut_plus_horizon_is_outside(store: Settings) -> None:
     rows = [("u01", "i1", "news", "2026-03-16T00:00:00"), ("u03", "i1", "news", "2026-03-15T23:59:59")]
-    _publish_part(curated.partition_uri(store, ITEM_LOGS, date(2026, 3, 16)), item_log(rows))
+    _publish_part(curated.partition_uri(store, ITEM_LOGS, date(2026, 3, 16)), item_log(rows), dt="2026-03-16")
     _, dataset = _build(store, cut=date(2026, 3, 9), horizon_days=7)
     assert [int(dataset.activity_B[_row(dataset, user)]) for user in ("ann", "u01", "u03")] == [1, 0, 1]
 
