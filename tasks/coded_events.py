@@ -13,14 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
-from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, SEQ_NO, USER_ID, LogSchema, View
-from tasks import curated
+from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, SEQ_NO, USER_ID, View
+from tasks import coding, curated
 from tasks.manifest import Manifest
 
 _ROWS_PER_GROUP = 500_000
@@ -101,43 +98,22 @@ _NONE = pa.array([], pa.string())
 
 def _write_view(view: View, partitions: Sequence[Manifest], users: pa.Array, shard_U: Ints, cut: int, folder: Path) -> Tokens:
     log, ids, categories = LOGS[view], _NONE, _NONE
-    for rows in _groups(_row_groups(log, [each for each in partitions if _begins(each) < cut])):
-        row, _ = _encode(rows[USER_ID], users)
-        id_, ids = _encode(rows[log.id], ids)
-        category, categories = _encode(rows[log.category], categories)
+    strings, past = [USER_ID, log.id, log.category], [each for each in partitions if _begins(each) < cut]
+    for rows in _groups(group for each in past for group in curated.row_groups(each, strings, [EVENT_TIME, SEQ_NO])):
+        row, _ = coding.positions(rows[USER_ID], users)
+        id_, ids = coding.positions(rows[log.id], ids)
+        category, categories = coding.positions(rows[log.category], categories)
         microseconds = rows[EVENT_TIME].cast(pa.int64()).to_numpy()
         columns = (row, id_, category, microseconds, rows[SEQ_NO].to_numpy())
         is_past = microseconds < cut * 1_000_000
-        past = columns if is_past.all() else [column[is_past] for column in columns]
-        _append(dict(zip(_TYPES, past, strict=True)), shard_U, view, folder)
+        known = columns if is_past.all() else [column[is_past] for column in columns]
+        _append(dict(zip(_TYPES, known, strict=True)), shard_U, view, folder)
     return Tokens(ids, categories)
 
 
 def _begins(partition: Manifest) -> int:
     """First second of the day: its events are no earlier."""
     return int(datetime.combine(date.fromisoformat(partition.facts[PARTITION]), time(), UTC).timestamp())
-
-
-def _row_groups(log: LogSchema, partitions: Iterable[Manifest]) -> Iterator[pa.Table]:
-    """The row groups of curated files, one after the other; users, ids and categories as dictionaries."""
-    names, strings = [USER_ID, log.id, log.category, EVENT_TIME, SEQ_NO], (USER_ID, log.id, log.category)
-    for uri in (uri for each in partitions for uri in curated.part_uris(each)):
-        filesystem, path = url_to_fs(uri)
-        with filesystem.open(path, "rb") as file:
-            metadata = pq.read_metadata(file)
-            parquet = pq.ParquetFile(file, metadata=metadata, read_dictionary=_dictionary_encoded(metadata))
-            for number in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(number, names, use_threads=False)
-                for name in strings:
-                    if not pa.types.is_dictionary(rows[name].type):
-                        rows = rows.set_column(rows.column_names.index(name), name, rows[name].dictionary_encode())
-                yield rows
-
-
-def _dictionary_encoded(metadata: pq.FileMetaData) -> list[str]:
-    """Columns whose dictionary can be read as it is: Arrow cannot make one of strings that are stored as differences."""
-    columns = [metadata.row_group(0).column(number) for number in range(metadata.num_columns)] if metadata.num_row_groups else []
-    return [column.path_in_schema for column in columns if column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page]
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -149,17 +125,6 @@ def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         held.append(table)
     if held:
         yield pa.concat_tables(held)
-
-
-def _encode(column: pa.ChunkedArray, known: pa.Array) -> tuple[Ints, pa.Array]:
-    """Position of every value among the known ones, to which those that are not known yet are added."""
-    coded = column.unify_dictionaries().combine_chunks()
-    positions = pc.index_in(coded.dictionary, value_set=known)
-    new = coded.dictionary.filter(positions.is_null())
-    if len(new):
-        known = pa.concat_arrays([known, new])
-        positions = pc.index_in(coded.dictionary, value_set=known)
-    return positions.to_numpy()[coded.indices.to_numpy()], known
 
 
 def _append(events: Mapping[str, Ints], shard_U: Ints, view: View, folder: Path) -> None:

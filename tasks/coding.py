@@ -31,6 +31,17 @@ def compact(rows: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
 
 
+def positions(column: pa.ChunkedArray, known: pa.Array) -> tuple[NDArray[np.integer], pa.Array]:
+    """Position of every value of a dictionary-encoded column among the known ones, to which those not known yet are added."""
+    coded = column.unify_dictionaries().combine_chunks()
+    found = pc.index_in(coded.dictionary, value_set=known)
+    new = coded.dictionary.filter(found.is_null())
+    if len(new):
+        known = pa.concat_arrays([known, new])
+        found = pc.index_in(coded.dictionary, value_set=known)
+    return found.to_numpy()[coded.indices.to_numpy()], known
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_dictionary(kind)
 

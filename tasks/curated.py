@@ -1,9 +1,11 @@
 """The curated store: one folder per day and log, read through its manifest and never by listing files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
 
 from mfn_core.errors import ArtifactError
 from mfn_core.schema import EVENT_TIME, EVENT_TYPE, PARTITION, SEQ_NO, USER_ID, USERS, LogSchema, View
@@ -77,6 +79,21 @@ def files(settings: Settings, log: LogSchema, first_day: date | None = None, las
     return [uri for each in partitions(settings, log, first_day, last_day) for uri in part_uris(each)]
 
 
+def row_groups(partition: Manifest, strings: Sequence[str], others: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """The row groups of a published day, one after the other: ``strings`` as dictionaries, ``others`` as they are."""
+    for uri in part_uris(partition):
+        filesystem, path = url_to_fs(uri)
+        with filesystem.open(path, "rb") as file:
+            metadata = pq.read_metadata(file)
+            parquet = pq.ParquetFile(file, metadata=metadata, read_dictionary=_dictionary_encoded(metadata))
+            for number in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(number, [*strings, *others], use_threads=False)
+                for name in strings:
+                    if not pa.types.is_dictionary(rows[name].type):
+                        rows = rows.set_column(rows.column_names.index(name), name, rows[name].dictionary_encode())
+                yield rows
+
+
 def users(settings: Settings) -> Manifest | None:
     """The manifest of the curated users table, or None where the deployment has none."""
     try:
@@ -89,3 +106,9 @@ def content(partitions: Mapping[View, Sequence[Manifest]], users: Manifest | Non
     """What tells inputs of a dataset from others: day and digest of every partition, by view, and the digest of the users table."""
     days = {view: [(each.facts[PARTITION], each.digest) for each in found] for view, found in partitions.items()}
     return days, users.digest if users else None
+
+
+def _dictionary_encoded(metadata: pq.FileMetaData) -> list[str]:
+    """Columns whose dictionary can be read as it is: Arrow cannot make one of strings that are stored as differences."""
+    columns = [metadata.row_group(0).column(number) for number in range(metadata.num_columns)] if metadata.num_row_groups else []
+    return [column.path_in_schema for column in columns if column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page]

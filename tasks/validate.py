@@ -6,14 +6,15 @@ from datetime import UTC, date, datetime, time, timedelta
 from statistics import median
 from typing import Any
 
-import ibis
+import numpy as np
 import pandas as pd
-from ibis.backends.duckdb import Backend
+import pyarrow as pa
 from ibis.expr.types import Table
+from numpy.typing import NDArray
 
 from mfn_core.errors import ArtifactError
 from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
-from tasks import audit, curated, engine, manifest
+from tasks import audit, coding, curated, engine, manifest
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tasks.manifest import Manifest
@@ -21,6 +22,7 @@ from tasks.settings import Settings
 from tasks.validated import Published, check_published, digests, is_validated, named, published_days, validated_uri
 
 _DAY = "day"
+_NEVER = -1_000_000  # before any day that dates can name
 _NOT_CHECKED = {"first_day", "last_day"}
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
     with engine.connect(settings) as connection:
         logs = {view: engine.read_parquet(connection, uris) for view, uris in files.items() if uris}
         new = {view: _new_categories(logs[view], LOGS[view], config.reference_days) for view in logs}
-        overlap = _user_overlap(connection, logs, config.reference_days) if len(logs) > 1 else {}
+    overlap = _user_overlap(published, config.reference_days) if len(logs) > 1 else {}
     rows: dict[date, list[dict[str, Any]]] = {}
     for day in days:
         references = [day - timedelta(days=back) for back in range(1, config.reference_days + 1)]
@@ -137,35 +139,27 @@ def _new_categories(rows: Table, log: LogSchema, reference_days: int) -> dict[da
     return found
 
 
-def _user_overlap(connection: Backend, logs: dict[View, Table], reference_days: int) -> dict[date, float]:
+def _user_overlap(published: Published, reference_days: int) -> dict[date, float]:
     """Share of the users of the smaller log of a day whom the other log has seen that day or in the reference days.
 
-    Users go by 64 bits of their id: a number is grouped and sorted several times faster, and two users who share it shift a share by
-    one user.
+    Both logs are read day after day; what is in memory is a row group, and of every user the id and the last day in either log.
     """
-    seen = [
-        rows.select(day=engine.utc_day(rows[EVENT_TIME]), user=engine.row_hash(rows, [USER_ID]), macro=ibis.literal(view == "macro"))
-        for view, rows in logs.items()
-    ]
-    both = ibis.union(*seen)
-    users = both.group_by(["user", _DAY]).agg(macro=both.macro.any(), micro=(~both.macro).any())
-    so_far = ibis.window(group_by=users.user, order_by=users.day, preceding=None, following=0)
-    limit = ibis.interval(days=reference_days)
-    known = users.mutate(
-        last_macro=ibis.ifelse(users.macro, users.day, ibis.null("date")).max().over(so_far),
-        last_micro=ibis.ifelse(users.micro, users.day, ibis.null("date")).max().over(so_far),
-    )
-    counted = known.group_by(_DAY).agg(
-        macro_users=known.macro.sum(),
-        micro_users=known.micro.sum(),
-        macro_known=(known.macro & (known.last_micro >= known.day - limit)).sum(),
-        micro_known=(known.micro & (known.last_macro >= known.day - limit)).sum(),
-    )
-    shares: dict[date, float] = {}
-    for row in connection.to_pyarrow(counted).to_pylist():
-        smaller = "macro" if row["macro_users"] <= row["micro_users"] else "micro"
-        if row[f"{smaller}_users"]:
-            shares[row[_DAY]] = row[f"{smaller}_known"] / row[f"{smaller}_users"]
+    known, shares = pa.array([], pa.string()), {}
+    last_seen = {view: np.empty(0, np.int64) for view in published}
+    for day in sorted({day for found in published.values() for day in found}):
+        users: dict[View, NDArray[np.integer]] = {}
+        for view, found in published.items():
+            coded = [np.empty(0, np.int64)]
+            for rows in curated.row_groups(found[day], [USER_ID]) if day in found else ():
+                positions, known = coding.positions(rows[USER_ID], known)
+                coded.append(np.unique(positions))
+            users[view] = np.unique(np.concatenate(coded))
+        for view, seen in last_seen.items():
+            last_seen[view] = np.append(seen, np.full(len(known) - len(seen), _NEVER))
+            last_seen[view][users[view]] = day.toordinal()
+        smaller, other = sorted(published, key=lambda view: (len(users[view]), view))
+        if len(users[smaller]):
+            shares[day] = float((last_seen[other][users[smaller]] >= day.toordinal() - reference_days).mean())
     return shares
 
 
