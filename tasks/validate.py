@@ -13,7 +13,7 @@ from ibis.expr.types import Table
 from numpy.typing import NDArray
 
 from mfn_core.errors import ArtifactError
-from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
+from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema
 from tasks import audit, coding, curated, engine, manifest
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
@@ -147,20 +147,23 @@ def _user_overlap(published: Published, reference_days: int) -> dict[date, float
     known, shares = pa.array([], pa.string()), {}
     last_seen = {view: np.empty(0, np.int64) for view in published}
     for day in sorted({day for found in published.values() for day in found}):
-        users: dict[View, NDArray[np.integer]] = {}
+        today = day.toordinal()
         for view, found in published.items():
-            coded = [np.empty(0, np.int64)]
             for rows in curated.row_groups(found[day], [USER_ID]) if day in found else ():
                 positions, known = coding.positions(rows[USER_ID], known)
-                coded.append(np.unique(positions))
-            users[view] = np.unique(np.concatenate(coded))
-        for view, seen in last_seen.items():
-            last_seen[view] = np.append(seen, np.full(len(known) - len(seen), _NEVER))
-            last_seen[view][users[view]] = day.toordinal()
+                last_seen[view] = _as_long_as(known, last_seen[view])
+                last_seen[view][positions] = today
+        last_seen = {view: _as_long_as(known, seen) for view, seen in last_seen.items()}
+        users = {view: np.flatnonzero(seen == today) for view, seen in last_seen.items()}
         smaller, other = sorted(published, key=lambda view: (len(users[view]), view))
         if len(users[smaller]):
-            shares[day] = float((last_seen[other][users[smaller]] >= day.toordinal() - reference_days).mean())
+            shares[day] = float((last_seen[other][users[smaller]] >= today - reference_days).mean())
     return shares
+
+
+def _as_long_as(users: pa.Array, last_seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those who are new have not been seen yet."""
+    return np.append(last_seen, np.full(len(users) - len(last_seen), _NEVER))
 
 
 def _audit(settings: Settings, config: ValidateConfig, rows: list[dict[str, Any]], days: list[date]) -> Verdict:
