@@ -102,6 +102,14 @@ def test_overlap_forgets_users_after_the_reference_days(three_days):
 
 
 @pytest.mark.usefixtures("approving_judge")
+def test_overlap_of_a_range_forgets_users_day_by_day(three_days):
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9), ("bob", "games", 9)]})
+    publish(three_days, ITEM_LOGS, {4: [("dan", "film", 9)]})  # whom the app log saw on the 2nd: one day before the 3rd, two before the 4th
+    judged = validate.validate_range(three_days, [date(2026, 6, 3), date(2026, 6, 4)], ValidateConfig(reference_days=1))
+    assert [each["facts"]["metrics"]["item_logs"]["user_overlap"] for each in judged] == [1.0, 0.0]
+
+
+@pytest.mark.usefixtures("approving_judge")
 def test_the_first_day_is_not_compared_and_its_manifest_says_so(three_days):
     facts = validate.validate_day(three_days, DAYS[0], ValidateConfig())["facts"]
     assert facts["metrics"]["app_logs"]["volume_ratio"] is None
