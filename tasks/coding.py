@@ -18,9 +18,9 @@ def in_order(rows: pa.Table, order: Sequence[str]) -> pa.RecordBatch:
         order: columns, the first one first.
 
     Returns:
-        The rows; strings are dictionaries, whose values are sorted too.
+        The rows; strings are dictionaries, whose values are sorted too, and a zero has no sign, as after a sort by the engine.
     """
-    columns = {name: _by_rank(rows[name]) if _is_text(rows[name].type) else rows[name].combine_chunks() for name in rows.column_names}
+    columns = {name: _sortable(rows[name]) for name in rows.column_names}
     order_N = pa.array(_order([key for name in order for key in _keys(columns[name])]))
     return pa.RecordBatch.from_arrays([column.take(order_N) for column in columns.values()], names=rows.column_names)
 
@@ -44,6 +44,12 @@ def positions(column: pa.ChunkedArray, known: pa.Array) -> tuple[NDArray[np.inte
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_dictionary(kind)
+
+
+def _sortable(column: pa.ChunkedArray) -> pa.Array:
+    if _is_text(column.type):
+        return _by_rank(column)
+    return pc.add(column, 0.0).combine_chunks() if pa.types.is_floating(column.type) else column.combine_chunks()
 
 
 def _by_rank(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -37,8 +37,9 @@ def test_columns_of_fractions_are_compared_in_their_order():
     assert ordered(size=[2.0, 1.0, 1.0, 2.0], weight=[1.0, 2.0, 1.0, 0.0]) == [2, 1, 3, 0]
 
 
-def test_minus_zero_and_zero_are_equal():
-    assert ordered(number=[0.0, -0.0], app=["b", "a"]) == [1, 0]
+def test_minus_zero_and_zero_are_equal_and_come_back_as_zero():
+    rows = coding.in_order(pa.table({"number": [0.0, -0.0], "app": ["b", "a"]}), ["number", "app"])
+    assert str(rows.to_pylist()) == "[{'number': 0.0, 'app': 'a'}, {'number': 0.0, 'app': 'b'}]"
 
 
 def test_rows_keep_their_values_and_strings_become_sorted_dictionaries():

@@ -102,7 +102,7 @@ def test_exact_duplicates_are_dropped_and_counted(settings):
 def test_the_engine_sorts_a_source_too_large_for_memory_as_memory_does(settings, monkeypatch):
     rows = [("bob", "chess", "games", "2026-06-01T10:00"), ANN, BOB, ("ann", "bank", "éclair", "2026-06-01T09:00"), ("ann", "", "x", None)]
     late = ("zoe", "maps", "travel", "2026-05-31T23:59")
-    types, durations = pa.array([None, "open", None, "Open", None, None]), pa.array([2.5, float("nan"), 2.5, None, 0.0, -1.0])
+    types, durations = pa.array([None, "open", None, "Open", None, None]), pa.array([2.5, float("nan"), -0.0, None, 0.0, -1.0])
     published = []
     for name, rows_per_group in (("memory", 6), ("engine", 5)):
         own = settings.model_copy(update={"var": settings.var / name, "max_rejected_share": 0.5})
