@@ -59,7 +59,7 @@ class Ranks:
         if is_cuda:
             if (found := torch.cuda.device_count()) < size:
                 raise ConfigError(
-                    f"{size} training processes, but torch sees {found} GPUs here: each takes one; start {max(found, 1)} at most"
+                    f"{size} training processes, but torch sees {found} GPUs here, and each takes one; start as many as there are"
                 )
             torch.cuda.set_device(rank)
         else:
