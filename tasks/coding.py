@@ -34,12 +34,18 @@ def compact(rows: pa.RecordBatch) -> pa.RecordBatch:
 def positions(column: pa.ChunkedArray, known: pa.Array) -> tuple[NDArray[np.integer], pa.Array]:
     """Position of every value of a dictionary-encoded column among the known ones, to which those not known yet are added."""
     coded = column.unify_dictionaries().combine_chunks()
-    found = pc.index_in(coded.dictionary, value_set=known)
-    new = coded.dictionary.filter(found.is_null())
-    if len(new):
-        known = pa.concat_arrays([known, new])
-        found = pc.index_in(coded.dictionary, value_set=known)
-    return found.to_numpy()[coded.indices.to_numpy()], known
+    (found,), known = among(known, [coded.dictionary])
+    return found[coded.indices.to_numpy()], known
+
+
+def among(known: pa.Array, values: Sequence[pa.Array]) -> tuple[list[NDArray[np.integer]], pa.Array]:
+    """Positions of distinct values among the known ones, to which those not known yet are added.
+
+    Several arrays at once, because the known values are hashed anew at every call.
+    """
+    numbered = [_dictionary(pa.array(np.arange(len(each), dtype=np.int32)), each) for each in (known, *values)]
+    first, *found = pa.chunked_array(numbered).unify_dictionaries().chunks
+    return [each.indices.to_numpy() for each in found], first.dictionary
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -34,7 +34,7 @@ def connect(settings: Settings) -> Iterator[Backend]:
         preserve_insertion_order=False,
     )
     try:
-        yield connection
+        yield _quiet(connection)
     finally:
         connection.disconnect()
         shutil.rmtree(spill, ignore_errors=True)
@@ -45,9 +45,15 @@ def beside(connection: Backend) -> Iterator[Backend]:
     """A second connection to the same database, under the same memory limit: for one more thread."""
     other = ibis.duckdb.from_connection(connection.con.cursor())
     try:
-        yield other
+        yield _quiet(other)
     finally:
         other.disconnect()
+
+
+def _quiet(connection: Backend) -> Backend:
+    """Without the progress bar that the engine draws, line after line, into the log of a task of more than two seconds."""
+    connection.raw_sql("SET enable_progress_bar = false")
+    return connection
 
 
 def read_parquet(connection: Backend, uris: Sequence[str], *, with_origin: bool = False) -> Table:

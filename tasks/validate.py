@@ -1,8 +1,9 @@
 """Checks on curated days across both logs, against the days before them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -13,7 +14,7 @@ from ibis.expr.types import Table
 from numpy.typing import NDArray
 
 from mfn_core.errors import ArtifactError
-from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema
+from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
 from tasks import audit, coding, curated, engine, manifest
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
@@ -23,6 +24,7 @@ from tasks.validated import Published, check_published, digests, is_validated, n
 
 _DAY = "day"
 _NEVER = -1_000_000  # before any day that dates can name
+_IDS_AT_ONCE = 2_000_000
 _NOT_CHECKED = {"first_day", "last_day"}
 
 logger = logging.getLogger(__name__)
@@ -142,23 +144,36 @@ def _new_categories(rows: Table, log: LogSchema, reference_days: int) -> dict[da
 def _user_overlap(published: Published, reference_days: int) -> dict[date, float]:
     """Share of the users of the smaller log of a day whom the other log has seen that day or in the reference days.
 
-    Both logs are read day after day; what is in memory is a row group, and of every user the id and the last day in either log.
+    Both logs are read day after day; what is in memory is the users of some days, and of every user the id and the last day in either log.
     """
     known, shares = pa.array([], pa.string()), {}
     last_seen = {view: np.empty(0, np.int64) for view in published}
+    for days in _users_of_days(published):
+        found, known = coding.among(known, [ids for _, _, ids in days])
+        last_seen = {view: _as_long_as(known, seen) for view, seen in last_seen.items()}
+        for day, seen_that_day in groupby(zip(days, found, strict=True), key=lambda each: each[0][0]):
+            today = day.toordinal()
+            for (_, view, _), users_of_view in seen_that_day:
+                last_seen[view][users_of_view] = today
+            users = {view: np.flatnonzero(seen == today) for view, seen in last_seen.items()}
+            smaller, other = sorted(published, key=lambda view: (len(users[view]), view))
+            if len(users[smaller]):
+                shares[day] = float((last_seen[other][users[smaller]] >= today - reference_days).mean())
+    return shares
+
+
+def _users_of_days(published: Published) -> Iterator[list[tuple[date, View, pa.Array]]]:
+    """Whole days, in order, of some millions of ids together: distinct users of each row group."""
+    held: list[tuple[date, View, pa.Array]] = []
     for day in sorted({day for found in published.values() for day in found}):
-        today = day.toordinal()
         for view, found in published.items():
             for rows in curated.row_groups(found[day], [USER_ID]) if day in found else ():
-                positions, known = coding.positions(rows[USER_ID], known)
-                last_seen[view] = _as_long_as(known, last_seen[view])
-                last_seen[view][positions] = today
-        last_seen = {view: _as_long_as(known, seen) for view, seen in last_seen.items()}
-        users = {view: np.flatnonzero(seen == today) for view, seen in last_seen.items()}
-        smaller, other = sorted(published, key=lambda view: (len(users[view]), view))
-        if len(users[smaller]):
-            shares[day] = float((last_seen[other][users[smaller]] >= today - reference_days).mean())
-    return shares
+                held += [(day, view, chunk.dictionary) for chunk in rows[USER_ID].chunks]
+        if sum(len(ids) for _, _, ids in held) >= _IDS_AT_ONCE:
+            yield held
+            held = []
+    if held:
+        yield held
 
 
 def _as_long_as(users: pa.Array, last_seen: NDArray[np.int64]) -> NDArray[np.int64]:

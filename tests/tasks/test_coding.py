@@ -62,3 +62,14 @@ def test_a_slice_is_compacted_to_the_values_that_it_holds():
 
 def test_plain_strings_are_compacted_too():
     assert coding.compact(pa.RecordBatch.from_pydict({"app": pa.array(["b", "a", "b"])}))["app"].dictionary.to_pylist() == ["b", "a"]
+
+
+def test_values_are_found_among_the_known_ones_or_added_to_them():
+    found, known = coding.among(pa.array(["ann", "bob"]), [pa.array(["cat", "bob"]), pa.array(["dan", "cat", "ann"])])
+    assert [each.tolist() for each in found] == [[2, 1], [3, 2, 0]]
+    assert known.to_pylist() == ["ann", "bob", "cat", "dan"]
+
+
+def test_the_first_values_are_added_to_none():
+    found, known = coding.among(pa.array([], pa.string()), [pa.array(["bob", "ann"])])
+    assert (found[0].tolist(), known.to_pylist()) == ([0, 1], ["bob", "ann"])

@@ -18,6 +18,12 @@ def connection(settings):
         yield connected
 
 
+def test_no_connection_draws_a_progress_bar_into_the_log(connection):
+    with engine.beside(connection) as other:
+        for each in (connection, other):
+            assert each.raw_sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
 def test_the_hash_of_a_row_is_that_of_the_installed_engine(connection):
     # Another number after an upgrade of DuckDB is no defect, but belongs into the changelog: days that are read again count as changed.
     row = ibis.memtable(pa.table({"user_id": ["ann"], "seq_no": [7], "duration_s": pa.array([None], pa.float64())}))

@@ -102,7 +102,9 @@ def test_overlap_forgets_users_after_the_reference_days(three_days):
 
 
 @pytest.mark.usefixtures("approving_judge")
-def test_overlap_of_a_range_forgets_users_day_by_day(three_days):
+@pytest.mark.parametrize("ids_at_once", [1, 100], ids=["a day at a time", "all days at once"])
+def test_overlap_of_a_range_forgets_users_day_by_day(three_days, monkeypatch, ids_at_once):
+    monkeypatch.setattr(validate, "_IDS_AT_ONCE", ids_at_once)
     publish(three_days, APP_LOGS, {4: [("ann", "finance", 9), ("bob", "games", 9)]})
     publish(three_days, ITEM_LOGS, {4: [("dan", "film", 9)]})  # whom the app log saw on the 2nd: one day before the 3rd, two before the 4th
     judged = validate.validate_range(three_days, [date(2026, 6, 3), date(2026, 6, 4)], ValidateConfig(reference_days=1))
