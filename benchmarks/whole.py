@@ -46,7 +46,7 @@ def main() -> None:
         with running(Path(folder) / "var", no_more_dags) as airflow:
             settings = {"mfn_train": {"max_minutes": options.minutes}}
             runs = [_run(airflow, dag_id, settings.get(dag_id, {})) for dag_id in _DAGS]
-            idle = [_run(airflow, dag_id, {})[f"{dag_id}.plan"] for dag_id in _PLANNED]
+            idle = [_run(airflow, dag_id, settings.get(dag_id, {}))[f"{dag_id}.plan"] for dag_id in _PLANNED]
     tasks = {name: round(covered(spans), 3) for run in runs for name, spans in run.items()}
     loaded = "; ".join(f"{body}: {', '.join(said['loads']) or 'none'}" for body, said in imports.items())
     write(
