@@ -59,7 +59,7 @@ class Ranks:
         if is_cuda:
             if (found := torch.cuda.device_count()) < size:
                 raise ConfigError(
-                    f"{size} training processes, but torch sees {found} GPUs here, and each takes one; start as many as there are"
+                    f"{size} training processes, but torch sees {found} GPU(s) here, and each takes one; start as many as there are"
                 )
             torch.cuda.set_device(rank)
         else:
@@ -76,11 +76,6 @@ class Ranks:
     def is_alone(self) -> bool:
         """Whether one process trains by itself."""
         return self.size == 1
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process validates, decides and writes."""
-        return self.rank == 0
 
     def own(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """This process's part of a batch, of equal size in all of them: ``NOBODY`` fills it up."""

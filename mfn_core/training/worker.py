@@ -28,6 +28,7 @@ from mfn_core.training import JOB
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+_RENDEZVOUS = "rendezvous"
 _SECONDS_TO_DIE = 1.0  # between a broken connection and the death that broke it
 _SECONDS_TO_NOTICE = 10.0  # what goes wrong in all processes is told by the first, if it is given the time
 
@@ -75,8 +76,7 @@ def _run(folder: Path, channel: TextIO, rank: int) -> dict[str, Any] | None:
     try:
         dataset = Dataset.open(Path(job["dataset"]))
         if size > 1:
-            first = os.getpid() if rank == 0 else os.getppid()
-            ranks = Ranks.join(rank, size, folder / f"rendezvous-{first}", pick_device(config.device))
+            ranks = Ranks.join(rank, size, folder / _RENDEZVOUS, pick_device(config.device))
         if rank != 0:
             follow(dataset, network_config, config, folder, ranks)
             return None
@@ -105,6 +105,7 @@ def _start_others(folder: Path, size: int, channel: TextIO) -> "list[subprocess.
             _say(channel, "error", {"type": ProcessError.__name__, "message": _death(rank, size, process)})
             os._exit(1)
 
+    (folder / _RENDEZVOUS).unlink(missing_ok=True)  # of a run that was killed: nobody would come to it
     others: list[subprocess.Popen[bytes]] = []
     for rank in range(1, size):
         command = [sys.executable, "-m", "mfn_core.training.worker", str(folder), str(os.getpid()), str(rank)]

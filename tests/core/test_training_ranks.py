@@ -99,8 +99,9 @@ def test_who_fills_up_a_batch_has_neither_events_nor_labels():
     assert filled.activity_B.isnan().tolist() == [False, True]
 
 
-def test_a_process_takes_a_gpu(tmp_path):
+def test_a_process_takes_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(
-        ConfigError, match=r"2 training processes, but torch sees 0 GPUs here, and each takes one; start as many as there are"
+        ConfigError, match=r"2 training processes, but torch sees 1 GPU\(s\) here, and each takes one; start as many as there are"
     ):
         Ranks.join(0, 2, tmp_path / "rendezvous", torch.device("cuda"))

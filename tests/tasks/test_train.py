@@ -161,6 +161,9 @@ def test_a_killed_child_is_a_transient_error_and_the_next_call_resumes(settings,
 
 def test_two_processes_train_one_network(settings, dataset, finished):
     together = settings.model_copy(update={"training_processes": 2})
+    folder = Path(settings.store) / "training" / FINGERPRINT[:16]
+    folder.mkdir(parents=True)
+    (folder / "rendezvous").write_text("where the processes of a run that was killed met")
     seen = set()
     made = train_managed(together, SHORT, dataset, FINGERPRINT, lambda progress: seen.update(workers()))
     assert len(seen) == 2
