@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from mfn_core.model.rotary import RotaryPosition, rotate_into
+from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours, rotate_into
 
 _MAX_SCORES_PER_BLOCK = 2**22  # of whole users: what a CPU has at hand at a time
 
@@ -29,8 +29,26 @@ class SelfAttention(nn.Module):
 
     def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
         """New states [B, L, D]."""
-        attend = attend_blockwise if states_BLD.device.type == "cpu" else attend_fused
-        return self.output(attend(self.queries_keys_values(states_BLD), self.num_heads, position))
+        if states_BLD.device.type != "cpu":
+            return self.output(attend_fused(self.queries_keys_values(states_BLD), self.num_heads, position))
+        if torch.is_grad_enabled():
+            return self.output(attend_blockwise(self.queries_keys_values(states_BLD), self.num_heads, position))
+        return self.output(self._attend_pairwise(states_BLD, position))
+
+    def _attend_pairwise(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
+        """As ``attend_blockwise``, outside of autograd: each pair is turned as one complex number, in one pass in place of four."""
+        weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
+        width, num_events = weight.shape[1], states_BLD.shape[1]
+        head_width = width // self.num_heads
+        turned = neighbours(head_width, 2 * self.num_heads, weight.device)
+        order = torch.cat([turned, torch.arange(2 * width, 3 * width, device=weight.device)])
+        projected_BLX = functional.linear(states_BLD, weight[order], bias[order])
+        split = projected_BLX.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        heads_3BHLW = torch.empty(split.shape, device=split.device)
+        scale = torch.tensor([head_width**-0.5, 1.0], device=split.device).view(2, 1, 1, 1, 1)
+        torch.mul(as_pairs(split[:2].float()), scale * position.turns(num_events), out=as_pairs(heads_3BHLW[:2]))
+        heads_3BHLW[2].copy_(split[2])
+        return _attended(heads_3BHLW.to(projected_BLX.dtype))
 
     @torch.no_grad()
     def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
@@ -40,15 +58,15 @@ class SelfAttention(nn.Module):
         """
         num_events, width = states_BLD.shape[1:]
         weights, biases = self.queries_keys_values.weight.chunk(3), self.queries_keys_values.bias.chunk(3)
-        queries_BD = functional.linear(gather_event(states_BLD, event_B), weights[0], biases[0])
-        keys_BLHW = functional.linear(states_BLD, weights[1], biases[1]).unflatten(2, (self.num_heads, -1))
-        turned_BLHW = torch.empty_like(keys_BLHW)
-        cosines, sines = (turns[:num_events, None].to(keys_BLHW.dtype) for turns in (position.cosines_LW, position.sines_LW))
-        rotate_into(keys_BLHW, cosines, sines, turned_BLHW)
-        queries_BHW = position.of_event(queries_BD.unflatten(1, (self.num_heads, -1)), event_B)
+        order = neighbours(width // self.num_heads, self.num_heads, states_BLD.device)
+        queries_BD = functional.linear(gather_event(states_BLD, event_B), weights[0][order], biases[0][order]).float()
+        keys_BLD = functional.linear(states_BLD, weights[1][order], biases[1][order]).float()
+        turns_LD = position.turns(num_events).repeat(1, self.num_heads)
+        turned_BLD = torch.view_as_real(as_pairs(keys_BLD) * turns_LD).flatten(2)
+        queries_BHW = torch.view_as_real(as_pairs(queries_BD) * turns_LD[event_B]).flatten(1).unflatten(1, (self.num_heads, -1))
         is_own_HH1 = torch.eye(self.num_heads, dtype=queries_BHW.dtype, device=queries_BHW.device)[:, :, None]
         # Every head's query over the width of all heads, zero at the others': keys stay where they are.
-        scores_BHL = (queries_BHW[:, :, None] * is_own_HH1).flatten(2) @ turned_BLHW.flatten(2).mT
+        scores_BHL = (queries_BHW[:, :, None] * is_own_HH1).flatten(2) @ turned_BLD.mT
         is_later_BL = torch.arange(num_events, device=event_B.device) > event_B[:, None]
         scale = (width // self.num_heads) ** -0.5
         weights_BHL = (scale * scores_BHL).masked_fill(is_later_BL[:, None], -torch.inf).softmax(2)
@@ -92,20 +110,15 @@ class _BlockwiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, projected_BLX: Tensor, num_heads: int, cosines_LW: Tensor, sines_LW: Tensor) -> Tensor:
         """See ``attend_blockwise``."""
-        num_users, num_events, _ = projected_BLX.shape
         with torch.autocast("cpu", enabled=False):
             split = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
             heads_3BHLW = projected_BLX.new_empty(split.shape)
             turns = _turns(cosines_LW, sines_LW, split.shape[-1], split.dtype)
             rotate_into(split[:2], *turns, heads_3BHLW[:2])
             heads_3BHLW[2].copy_(split[2])
-            attended = projected_BLX.new_empty(num_users, num_events, num_heads, split.shape[-1])
-            for users in _blocks(heads_3BHLW):
-                queries, keys, values = heads_3BHLW[:, users].flatten(1, 2)
-                weighted = _weights(queries, keys) @ values
-                attended[users].transpose(1, 2).copy_(weighted.unflatten(0, (-1, num_heads)))
+            attended_BLD = _attended(heads_3BHLW)
         ctx.save_for_backward(heads_3BHLW, cosines_LW, sines_LW)
-        return attended.flatten(2)
+        return attended_BLD
 
     @staticmethod
     @once_differentiable
@@ -135,6 +148,17 @@ def _turns(cosines_LW: Tensor, sines_LW: Tensor, head_width: int, dtype: torch.d
     """Those of queries and of keys; the queries' also divide the products by the root of the head width."""
     scale = cosines_LW.new_tensor([head_width**-0.5, 1.0]).view(2, 1, 1, 1, 1)
     return (scale * cosines_LW).to(dtype), (scale * sines_LW).to(dtype)
+
+
+def _attended(heads_3BHLW: Tensor) -> Tensor:
+    """Means [B, L, D] of the values, by turned queries and keys."""
+    _, num_users, num_heads, num_events, head_width = heads_3BHLW.shape
+    attended_BLHW = heads_3BHLW.new_empty(num_users, num_events, num_heads, head_width)
+    for users in _blocks(heads_3BHLW):
+        queries, keys, values = heads_3BHLW[:, users].flatten(1, 2)
+        weighted = _weights(queries, keys) @ values
+        attended_BLHW[users].transpose(1, 2).copy_(weighted.unflatten(0, (-1, num_heads)))
+    return attended_BLHW.flatten(2)
 
 
 def _blocks(heads_3BHLW: Tensor) -> list[slice]:

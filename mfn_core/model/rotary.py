@@ -30,10 +30,19 @@ class RotaryPosition(nn.Module):
         cosines, sines = self.cosines_LW[:num_events].to(vectors.dtype), self.sines_LW[:num_events].to(vectors.dtype)
         return _turned(vectors, cosines, sines)
 
-    def of_event(self, vectors_BHW: Tensor, event_B: Tensor) -> Tensor:
-        """The same for one event of each user: vectors [B, heads, head width]."""
-        cosines, sines = (turns[event_B][:, None].to(vectors_BHW.dtype) for turns in (self.cosines_LW, self.sines_LW))
-        return _turned(vectors_BHW, cosines, sines)
+    def turns(self, num_events: int) -> Tensor:
+        """What turns the first events' pairs, as complex numbers [L, head width / 2]."""
+        return torch.complex(self.cosines_LW[:num_events], self.sines_LW[:num_events])
+
+
+def neighbours(head_width: int, num_heads: int, device: torch.device) -> Tensor:
+    """The order of the rows of ``num_heads`` projections in which the two of a pair are neighbours, hence one complex number."""
+    return torch.arange(num_heads * head_width, device=device).view(num_heads, 2, head_width // 2).mT.flatten()
+
+
+def as_pairs(vectors: Tensor) -> Tensor:
+    """Float32 vectors [..., W] whose pairs are neighbours, as complex numbers [..., W / 2] in the same memory."""
+    return torch.view_as_complex(vectors.unflatten(-1, (-1, 2)))
 
 
 def rotate_into(vectors: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:

@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional
 
 from mfn_core.model import attention
-from mfn_core.model.attention import attend_blockwise, attend_fused
+from mfn_core.model.attention import SelfAttention, attend_blockwise, attend_fused
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import gap_boundaries, gap_buckets
 from mfn_core.model.encoder import ViewEncoder
-from mfn_core.model.rotary import RotaryPosition
+from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours
 
 
 def encoder(max_length: int = 6) -> ViewEncoder:
@@ -112,6 +112,42 @@ def test_rotation_by_hand() -> None:
     # One pair: at position 1 the vector (1, 0) turns by one radian.
     turned = RotaryPosition(head_width=2, max_length=2)(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
     torch.testing.assert_close(turned, torch.tensor([[[1.0, 0.0], [math.cos(1), math.sin(1)]]]))
+
+
+def test_neighbours_bring_the_two_of_a_pair_side_by_side() -> None:
+    # Two heads of width 4: the first half of a head and its second make the pairs.
+    assert neighbours(4, 2, torch.device("cpu")).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_a_pair_turns_as_one_complex_number() -> None:
+    # At position 1 the vector (1, 0) turns by one radian, as above.
+    turns = RotaryPosition(head_width=2, max_length=2).turns(2)
+    turned = torch.view_as_real(as_pairs(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) * turns).flatten(1)
+    torch.testing.assert_close(turned, torch.tensor([[1.0, 0.0], [math.cos(1), math.sin(1)]]))
+
+
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1.3e-6, 1e-5), (torch.bfloat16, 0.05, 0.02)])
+class TestAttentionWithoutGradients:
+    """Another way through the same weights: it answers as the way of training does."""
+
+    POSITION = RotaryPosition(head_width=4, max_length=9)
+
+    def test_of_every_event(self, dtype: torch.dtype, rtol: float, atol: float) -> None:
+        torch.manual_seed(0)
+        layer, states = SelfAttention(width=8, num_heads=2).to(dtype), torch.randn(3, 5, 8, dtype=dtype)
+        expected = layer(states, self.POSITION)
+        with torch.inference_mode():
+            answered = layer(states, self.POSITION)
+        assert answered.dtype == dtype
+        torch.testing.assert_close(answered, expected, rtol=rtol, atol=atol)
+
+    def test_of_one_event(self, dtype: torch.dtype, rtol: float, atol: float) -> None:
+        torch.manual_seed(0)
+        layer, states = SelfAttention(width=8, num_heads=2).to(dtype), torch.randn(3, 5, 8, dtype=dtype)
+        expected = layer(states, self.POSITION)[torch.arange(3), torch.tensor([4, 0, 2])]
+        answered = layer.of_event(states, torch.tensor([4, 0, 2]), self.POSITION)
+        assert answered.dtype == dtype
+        torch.testing.assert_close(answered, expected, rtol=rtol, atol=atol)
 
 
 WAYS = pytest.mark.parametrize("attend", [attend_blockwise, attend_fused])
