@@ -12,7 +12,7 @@ rows of any longer is withdrawn, and not announced.
 
 - `PartitionNotReadyError`: the raw files of the day are late. Retried every 20 minutes; then ask the producer, and clear `plan`.
 - `SchemaError`: a missing column, a wrong type, a time without zone, corrupt Parquet. The message names file and column: fix the
-  source, or map the column in the settings, and clear the task.
+  source, or map the column (`MFN_APP_LOG_COLUMNS`, `MFN_ITEM_LOG_COLUMNS`; then restart the services), and clear the task.
 - `RejectionError`: more rejects or duplicates than `MFN_MAX_REJECTED_SHARE` or `MFN_MAX_DUPLICATE_SHARE`. Read `_reason` in the
   quarantine, fix the source, and clear the task.
 - `AuditError`: a critical expectation failed. Open the page that the message names.

@@ -11,6 +11,8 @@ under `scores/as_of=…/version=…`.
 - `plan` skipped, no champion yet: look at `mfn_train` and `mfn_promote`.
 - `AuditError`: scores outside their range, or users missing. Open the page that the message names; promote `previous` if the
   model is to blame.
+- `ArtifactError`: the champion's bundle cannot be read; promote another version. `ConfigError`: no version has the alias of the form.
+- `InsufficientDataError`: no event before the day asked for.
 - `score` timed out: more users than the time allows. Clear it; raise `batch_size` on a GPU.
 
 Readers keep the last published scores.

@@ -5,7 +5,7 @@ them: a DAG file may read ``mfn_core.config`` in milliseconds.
 
 Layers, upper may import lower, never the other way::
 
-    evaluation -> inference -> training -> model -> data -> simulation, config, schema, errors
+    evaluation -> inference -> training -> model -> data -> simulation, metrics, config, schema, errors
 
 Shape legend, used as a suffix of every tensor and array name:
 

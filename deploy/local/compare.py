@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from deploy.local.environment import HOME, composed
-from deploy.local.installation import Installation, installation, sole_user
+from deploy.local.installation import Installation, installation, refuse_shared, sole_user
 from mfn_core.config import SimulationConfig
 from mfn_core.errors import ConfigError, MFNError
 from mfn_core.training.worker import die_with
@@ -172,6 +172,7 @@ def _meant(options: argparse.Namespace) -> tuple[Installation, str]:
     if options.world is None:
         meant = installation(options.data)
         return meant, options.data.resolve().name + suffix
+    refuse_shared(f"WORLD={options.world}")
     of_settings = installation(None)
     meant = Installation(of_settings.root, of_settings.root / "worlds" / options.world, None, of_settings.views)
     return meant, f"sim-{options.world}{suffix}"

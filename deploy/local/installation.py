@@ -42,12 +42,13 @@ def installation(data: Path | None) -> Installation:
     """The installation of a data folder; without one, that of the settings.
 
     Raises:
-        ConfigError: the folder does not exist, or holds no log of the contract.
+        ConfigError: the folder does not exist, holds no log of the contract, or would share a store; see ``refuse_shared``.
     """
     settings = load_settings()
     if data is None:
         return Installation(settings.var.resolve(), settings.var.resolve(), None, settings.views)
     data = data.resolve()
+    refuse_shared(f"DATA={data}")
     if not data.is_dir():
         raise ConfigError(f"DATA={data} is not a folder; give the one that holds {APP_LOGS.dataset} or {ITEM_LOGS.dataset}")
     views = tuple(view for view in settings.views if _has_log(data, LOGS[view].dataset))
@@ -59,6 +60,23 @@ def installation(data: Path | None) -> Installation:
     name = f"{data.name}-{hashlib.sha256(str(data).encode()).hexdigest()[:6]}"
     root = settings.var.resolve()
     return Installation(root, root / "data" / name, data, views)
+
+
+def refuse_shared(meant: str) -> None:
+    """Refuse a store or a registry that the settings name: other data would come into it.
+
+    Args:
+        meant: whose installation it is, as the user said it.
+
+    Raises:
+        ConfigError: ``MFN_STORE_URI`` or ``MFN_TRACKING_URI`` is set.
+    """
+    settings = load_settings()
+    places = {"MFN_STORE_URI": settings.store_uri, "MFN_TRACKING_URI": settings.tracking_uri}
+    if shared := " and ".join(f"{name}={uri}" for name, uri in places.items() if uri):
+        raise ConfigError(
+            f"{meant} has a store and a registry of its own, but {shared} would be shared with other data; unset it for this command"
+        )
 
 
 @contextmanager

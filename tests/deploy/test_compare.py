@@ -103,6 +103,12 @@ def test_either_a_folder_or_a_world_is_compared_on(arguments: list[str]) -> None
         compare._meant(compare._parser().parse_args(arguments))
 
 
+def test_a_world_does_not_come_into_a_store_of_other_data(monkeypatch) -> None:
+    monkeypatch.setenv("MFN_STORE_URI", "s3://team/mfn")
+    with pytest.raises(ConfigError, match="WORLD=product has a store and a registry of its own, but MFN_STORE_URI=s3://team/mfn"):
+        compare._meant(compare._parser().parse_args(["--world", "product"]))
+
+
 def test_a_world_has_an_installation_of_its_own() -> None:
     meant, name = compare._meant(compare._parser().parse_args(["--world", "product"]))
     assert (meant.var, name) == (meant.root / "worlds" / "product", "sim-product")

@@ -51,6 +51,15 @@ def test_a_folder_without_logs_is_refused_with_what_was_expected(var: Path, tmp_
         installation(data)
 
 
+@pytest.mark.parametrize("name", ["MFN_STORE_URI", "MFN_TRACKING_URI"])
+def test_a_place_that_other_data_would_share_is_refused(var: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    data = data_folder(tmp_path / "movies", "item_logs.parquet")
+    monkeypatch.setenv(name, "s3://team/mfn")
+
+    with pytest.raises(ConfigError, match=rf"movies has a store and a registry of its own, but {name}=s3://team/mfn would be shared"):
+        installation(data)
+
+
 def test_a_folder_that_does_not_exist_is_refused(var: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"DATA=.*nowhere is not a folder"):
         installation(tmp_path / "nowhere")
