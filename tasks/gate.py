@@ -32,8 +32,8 @@ def gate(
 ) -> dict[str, Any]:
     """Compare with the champion, task by task and attribute by attribute, where both can do it.
 
-    A candidate passes when there is no champion, or when nowhere the whole 95 % interval of candidate minus champion lies
-    below zero.
+    A candidate passes when there is no champion, or when it answers all that the champion answers and nowhere the whole 95 % interval
+    of candidate minus champion lies below zero.
 
     Returns:
         ``passed, reason, champion`` (version or None), ``comparisons`` (the evidence table) and ``caveats``.
@@ -54,7 +54,15 @@ def gate(
             f"with mfn_promote, or delete the alias {tracking.CHAMPION} in MLflow, so that this model is judged as the first; then clear "
             "this task"
         ) from error
-    comparisons, caveats = _compare(settings, config, Manifest.model_validate(dataset_manifest), evaluations, champion, predictor)
+    dataset = Manifest.model_validate(dataset_manifest)
+    data = _as_read_by(predictor, Dataset.open(storage.local_folder(dataset.uri, settings.scratch)))
+    comparisons, caveats = _compare(settings, config, data, evaluations, champion, predictor)
+    if lost := _lost(predictor, data, evaluations):
+        reason = (
+            f"champion version {champion.number} also answers {', '.join(lost)}, which this model was not trained for or not evaluated on; "
+            f"where that is meant, delete the alias {tracking.CHAMPION} in MLflow and clear this task: the model is judged as the first"
+        )
+        return _verdict(False, reason, champion, comparisons, caveats)
     worse = [_sentence(each) for each in comparisons if each.verdict == "worse"]
     for each in comparisons:
         _log.info("%s", _sentence(each))
@@ -66,12 +74,11 @@ def gate(
 def _compare(
     settings: Settings,
     config: TrainConfig,
-    dataset: Manifest,
+    data: Dataset,
     evaluations: Sequence[Mapping[str, Any]],
     champion: Version,
     predictor: Predictor,
 ) -> tuple[list[Comparison], list[str]]:
-    data = _as_read_by(predictor, Dataset.open(storage.local_folder(dataset.uri, settings.scratch)))
     comparisons: list[Comparison] = []
     caveats = _caveats(config, data, predictor, champion)
     for evaluation in evaluations:
@@ -85,6 +92,15 @@ def _compare(
         rival = score(predictor, data, task, split="test", mask_seen=config.mask_seen, batch_size=config.evaluation_batch_size)
         comparisons += compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed)
     return comparisons, caveats
+
+
+def _lost(predictor: Predictor, data: Dataset, evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the champion answers and the candidate does not, in words."""
+    done = {evaluation["facts"]["task"] for evaluation in evaluations}
+    lost = [task for task in predictor.tasks if task not in done and task != "attribute"]
+    kept = data.attribute_classes.keys() if "attribute" in done else ()
+    answered = predictor.bundle.attribute_classes if "attribute" in predictor.tasks else ()
+    return [*lost, *(f"attribute {name}" for name in answered if name not in kept)]
 
 
 def _as_read_by(predictor: Predictor, data: Dataset) -> Dataset:

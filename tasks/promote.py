@@ -16,7 +16,8 @@ def promote(settings: Settings, config: PromoteConfig) -> dict[str, Any]:
     """Make a version the champion. Repeating it, or going on after a crash, changes nothing more.
 
     Returns:
-        ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted.
+        ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, or who waits was
+        judged against another champion.
 
     Raises:
         ConfigError: there is no such version, or the gate refused it.
@@ -29,6 +30,9 @@ def promote(settings: Settings, config: PromoteConfig) -> dict[str, Any]:
     _refuse_failed(settings, version)
     champion = tracking.version_of(settings, tracking.CHAMPION)
     changed = champion is None or champion.number != version.number
+    if changed and config.version is None and (why := _judged_against_another(champion, version)):
+        _log.warning("%s", why)
+        return {"skipped": why}
     reason = config.reason or f"gate: {version.tags.get(tracking.GATE_REASON, 'no reason recorded')}"
     if changed:
         _move(settings, champion, version, reason)
@@ -43,6 +47,18 @@ def promote(settings: Settings, config: PromoteConfig) -> dict[str, Any]:
         "changed": changed,
         "reason": reason,
     }
+
+
+def _judged_against_another(champion: Version | None, version: Version) -> str:
+    """Why the gate's verdict does not hold: the champion was moved since, for example back. Empty where it holds."""
+    now = str(champion.number if champion else None)
+    judged = version.tags.get(tracking.GATE_CHAMPION, now)
+    if judged == now:
+        return ""
+    return (
+        f"version {version.number} was judged when version {judged} was champion, and now it is version {now}: clear the task gate of its "
+        f"training, which judges it anew, or trigger this DAG with version={version.number}"
+    )
 
 
 def _refuse_failed(settings: Settings, version: Version) -> None:

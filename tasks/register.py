@@ -139,6 +139,8 @@ def _verdict_tags(gate: Mapping[str, Any]) -> dict[str, str]:
     return {
         tracking.GATE: tracking.PASSED if gate["passed"] else "failed",
         tracking.GATE_REASON: gate["reason"],
+        tracking.GATE_CHAMPION: str(gate["champion"]),
+        "mfn.gate.caveats": "; ".join(gate["caveats"]) or "none",
         "mfn.gate.comparisons": json.dumps(gate["comparisons"]),
     }
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 FINGERPRINT = "mfn.fingerprint"
-GATE, PASSED, GATE_REASON = "mfn.gate", "passed", "mfn.gate.reason"
+GATE, PASSED, GATE_REASON, GATE_CHAMPION = "mfn.gate", "passed", "mfn.gate.reason", "mfn.gate.champion"
 SPLIT_SEED = "mfn.split_seed"
 PROMOTED_AT = "mfn.promoted_at"
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"

@@ -95,6 +95,14 @@ def test_a_model_that_is_worse_in_one_task_does_not_pass_and_the_reason_says_whe
     assert "worse than champion version 1: recommendation ndcg@10" in verdict["reason"]
 
 
+@pytest.mark.parametrize(("kept", "lost"), [((1, 2), "activity"), ((0, 2), "attribute colour"), ((0, 1), "recommendation")])
+def test_a_model_that_no_longer_answers_what_the_champion_answers_does_not_pass(world, kept, lost):
+    verdict = world.judge([world.evaluations[which] for which in kept])
+    assert not verdict["passed"]
+    assert f"champion version 1 also answers {lost}, which this model was not trained for" in verdict["reason"]
+    assert "delete the alias champion in MLflow and clear this task" in verdict["reason"]
+
+
 def test_a_better_model_passes(world, tmp_path):
     verdict = world.judge(with_ranks(world.evaluations, 0, tmp_path))
     assert verdict["passed"]

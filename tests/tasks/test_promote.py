@@ -12,13 +12,16 @@ from tasks.promote import promote
 def register(registry):
     """Registers a version that is nothing but its gate's verdict."""
 
-    def add(gate="passed", candidate=True):
+    def add(gate="passed", candidate=True, judged_against=None):
         from mlflow import MlflowClient
 
         client = MlflowClient(registry.tracking)
         run_id = tracking.open_run(registry, f"{len(tracking.versions(registry))}" * 64, {}, {})
         model_id = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="mfn").model_id
-        version = tracking.register_version(registry, run_id, model_id, {tracking.GATE: gate, tracking.GATE_REASON: "because"})
+        tags = {tracking.GATE: gate, tracking.GATE_REASON: "because"}
+        if judged_against:
+            tags[tracking.GATE_CHAMPION] = judged_against
+        version = tracking.register_version(registry, run_id, model_id, tags)
         if candidate:
             tracking.set_alias(registry, tracking.CANDIDATE, version.number)
         return version.number
@@ -62,6 +65,27 @@ def test_promoting_the_champion_again_changes_nothing(registry, register):
     again = promote(registry, PromoteConfig(version=2))
     assert (again["changed"], again["previous"]) == (False, 1)
     assert aliases(registry) == {1: ("previous",), 2: ("champion",)}
+
+
+def test_a_candidate_that_was_judged_against_another_champion_does_not_undo_a_rollback(registry, register):
+    for number in (1, 2):
+        register(candidate=False)
+        promote(registry, PromoteConfig(version=number))
+    register(judged_against="2")
+    promote(registry, PromoteConfig(version=1))
+    assert promote(registry, PromoteConfig())["skipped"] == (
+        "version 3 was judged when version 2 was champion, and now it is version 1: clear the task gate of its training, which judges it "
+        "anew, or trigger this DAG with version=3"
+    )
+    assert aliases(registry) == {1: ("champion",), 2: ("previous",), 3: ("candidate",)}
+    assert promote(registry, PromoteConfig(version=3))["changed"]
+
+
+def test_a_candidate_that_was_judged_against_the_champion_replaces_it(registry, register):
+    register()
+    promote(registry, PromoteConfig())
+    register(judged_against="1")
+    assert promote(registry, PromoteConfig())["changed"]
 
 
 def test_reason_and_time_are_tags_of_the_version(registry, register):
