@@ -61,10 +61,23 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     open_days = [day for day in sorted(set(days)) if not is_validated(settings, published, day)]
     for limits, some in _by_limits(settings, config, open_days):
         known = published_days(settings, some[0] - timedelta(days=limits.reference_days), some[-1])
-        _judge(settings, limits, known, some)
+        _judge(settings, limits, _references(settings, known, some), some)
     if not open_days:
         logger.info("nothing to do: %d days are validated as they stand", len(days))
     return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]
+
+
+def _references(settings: Settings, published: Published, days: Sequence[date]) -> Published:
+    """The days to judge, and those that they are compared with: not the days that have no verdict where others have one.
+
+    What is broken in a day that was refused would be the measure of the next, which would pass for it.
+    """
+    others = {day for found in published.values() for day in found} - set(days)
+    judged = {day for day in others if _former(settings, day) is not None}
+    left_out = others - judged if judged else set()
+    if left_out:
+        logger.warning("%d days without a verdict are not compared with: %s", len(left_out), named(sorted(left_out)))
+    return {view: {day: each for day, each in found.items() if day not in left_out} for view, found in published.items()}
 
 
 def _by_limits(settings: Settings, config: ValidateConfig, days: Sequence[date]) -> list[tuple[ValidateConfig, list[date]]]:
@@ -77,11 +90,17 @@ def _by_limits(settings: Settings, config: ValidateConfig, days: Sequence[date])
 
 
 def _former_limits(settings: Settings, day: date) -> ValidateConfig:
+    former = _former(settings, day)
+    limits = former.config if former else {}
+    return ValidateConfig(**{name: value for name, value in limits.items() if name in ValidateConfig.model_fields})
+
+
+def _former(settings: Settings, day: date) -> Manifest | None:
+    """The verdict that the day has, be it of these rows or of former ones."""
     try:
-        former = manifest.read(validated_uri(settings, day)).config
+        return manifest.read(validated_uri(settings, day))
     except ArtifactError:
-        return ValidateConfig()
-    return ValidateConfig(**{name: value for name, value in former.items() if name in ValidateConfig.model_fields})
+        return None
 
 
 def _judge(settings: Settings, config: ValidateConfig, published: Published, days: list[date]) -> None:

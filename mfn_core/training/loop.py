@@ -154,6 +154,8 @@ class _Run:
             "dataset": self._data_digest,
             **network_config.model_dump(mode="json"),
             **config.model_dump(mode="json"),
+            # The two keep moments and averages in another order.
+            "table updates": "by the row, as one process on a CPU makes them" if tables else "dense",
         }
         self._best_network: dict[str, Tensor] = {}
         self._history: list[Progress] = []
@@ -235,6 +237,7 @@ class _Run:
 
             # In float32, as evaluation and serving compute; and autocast would keep its copies of the weights across the steps.
             learn_labels(self._network, self._dataset, self._network_config, self._config, tick)
+            return self._validation.measure(self._network, lambda _: None, labels=True)
         with self._autocast():
             return self._validation.measure(self._network, lambda _: None, labels=True)
 

@@ -16,6 +16,7 @@ from mfn_core.model.bundle import load_bundle
 from mfn_core.schema import SPLITS
 from mfn_core.training import loop
 from mfn_core.training.loop import train
+from mfn_core.training.validation import Validation
 from tests.factories import app_log, dataset_of, item_log, patterned_dataset
 
 NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_length=6, num_alignment_filters=2)
@@ -82,6 +83,28 @@ def test_a_run_killed_after_any_epoch_goes_on_to_the_same_weights_bit_for_bit(tm
 @EITHER
 def test_so_does_one_whose_tables_are_updated_by_the_row(tmp_path, network):
     goes_on_to_the_same_weights(tmp_path, network, 2, TRAINING.model_copy(update={"max_epochs": 4, "num_negatives": 6}))
+
+
+def test_a_checkpoint_of_tables_updated_by_the_row_is_refused_where_they_are_updated_densely(tmp_path, monkeypatch):
+    training = TRAINING.model_copy(update={"max_epochs": 4, "num_negatives": 6})
+    with pytest.raises(Killed):
+        train(DATASET, NETWORK, training, tmp_path, kill_after_epoch(1))
+    sampling_of = loop.sampling_of
+    monkeypatch.setattr(loop, "sampling_of", lambda *arguments: (sampling_of(*arguments)[0], []))  # as in one of two processes
+    with pytest.raises(ArtifactError, match=r"made with table updates='by the row, as one process on a CPU makes them', but .*'dense'"):
+        train(DATASET, NETWORK, training, tmp_path, ignore)
+
+
+def test_what_is_said_of_the_finished_network_is_of_float32_as_it_answers(tmp_path, monkeypatch):
+    measure, in_bfloat16 = Validation.measure, []
+
+    def measured(self, *arguments, **options):
+        in_bfloat16.append(torch.is_autocast_enabled("cpu"))
+        return measure(self, *arguments, **options)
+
+    monkeypatch.setattr(Validation, "measure", measured)
+    train(DATASET, NETWORK, TRAINING.model_copy(update={"max_epochs": 1, "precision": "bfloat16"}), tmp_path, ignore)
+    assert in_bfloat16[-1] is False
 
 
 def goes_on_to_the_same_weights(tmp_path, network, epoch, training):

@@ -245,6 +245,15 @@ def test_an_unknown_category_above_the_limit_stops_the_day(three_days):
     assert DAYS[2] in validated.days_to_validate(three_days, ValidateConfig())
 
 
+def test_a_day_that_was_refused_is_not_what_the_next_is_measured_by(three_days, caplog):
+    validate.validate_day(three_days, DAYS[0], FEW_ROWS)
+    publish(three_days, APP_LOGS, {day: [("ann", "renamed", 12), ("bob", "renamed", 22)] for day in (2, 3)})
+    for day in DAYS[1:]:
+        with pytest.raises(AuditError, match="new_category_share"):
+            validate.validate_day(three_days, day, FEW_ROWS)
+    assert "1 days without a verdict are not compared with: 2026-06-02" in caplog.text
+
+
 def test_user_ids_that_do_not_meet_stop_the_day(three_days):
     with pytest.raises(
         AuditError, match=r"user_overlap = 0\.0, 0\.0 at day 2026-06-01 app_logs, 2026-06-01 item_logs, expected at least 0\.1"
