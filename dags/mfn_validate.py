@@ -13,7 +13,7 @@ Nothing to validate: `plan` is skipped and says so.
   day again, and trigger this DAG by hand.
 - `AuditError` on `new_category_share`, or on volume where `fail_on_drift` is set: the day is unlike the weeks before. If the
   change is real, trigger by hand for the day with wider limits. They stay with the day: when it changes later, as by a late row,
-  it is judged by them again, unless a form says others.
+  it is judged by them again, unless a form says others. Until then later days are not compared with it, and fail alike.
 - A day never shows up: one of its logs is not published. Look at the ingest DAGs of that day.
 
 Training never reads past a day that is not validated: a failure here delays the week's model, and nothing is lost.

@@ -29,11 +29,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
         """New states [B, L, D]."""
-        if states_BLD.device.type != "cpu":
-            return self.output(attend_fused(self.queries_keys_values(states_BLD), self.num_heads, position))
-        if torch.is_grad_enabled():
-            return self.output(attend_blockwise(self.queries_keys_values(states_BLD), self.num_heads, position))
-        return self.output(self._attend_pairwise(states_BLD, position))
+        on_cpu = states_BLD.device.type == "cpu"
+        if on_cpu and not torch.is_grad_enabled():
+            return self.output(self._attend_pairwise(states_BLD, position))
+        attend = attend_blockwise if on_cpu else attend_fused
+        return self.output(attend(self.queries_keys_values(states_BLD), self.num_heads, position))
 
     def _attend_pairwise(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
         """As ``attend_blockwise``, outside of autograd: each pair is turned as one complex number, in one pass in place of four."""

@@ -10,7 +10,6 @@ that goes on from the checkpoint of any epoch ends in the same weights, bit for 
 kernels that add in any order keep GPU runs from that.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -31,12 +30,11 @@ from mfn_core.data.batch import Batch
 from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabularies
-from mfn_core.errors import InsufficientDataError, PermanentError
+from mfn_core.errors import PermanentError
 from mfn_core.model.builder import build_network, num_category_rows
 from mfn_core.model.bundle import save_bundle
 from mfn_core.model.losses import Losses, joint_loss, sequence_loss
 from mfn_core.model.network import MacroMicroFusionNetwork
-from mfn_core.schema import SPLITS
 from mfn_core.training import BUNDLE, RESULT
 from mfn_core.training.averaging import WeightAverage
 from mfn_core.training.blending import fit_blend
@@ -46,6 +44,7 @@ from mfn_core.training.encoders import read_encoders
 from mfn_core.training.feed import feed
 from mfn_core.training.graphs import ResidentSteps
 from mfn_core.training.labels import learn_labels
+from mfn_core.training.lessons import digest, learnable_rows, train_labels
 from mfn_core.training.progress import Progress, Stop, TrainingResult
 from mfn_core.training.ranks import ALONE, NOBODY, Ranks
 from mfn_core.training.resident import ResidentHistories, fits
@@ -53,7 +52,6 @@ from mfn_core.training.sampling import sampling_of
 from mfn_core.training.step import Adam
 from mfn_core.training.validation import Validation, score, window_lengths
 
-_TRAIN = SPLITS.index("train")
 _LOSS_NAMES = ("total", "next_item", "next_app", "activity", "attribute", "mutual_information")
 _SMALLEST_BATCH, _LARGEST_BATCH, _STEPS_PER_EPOCH = 32, 256, 48
 _WINDOW = 100  # steps between two looks at the losses: each look makes the host wait for the device
@@ -130,11 +128,11 @@ class _Run:
         self._dataset, self._network_config, self._config = dataset, network_config, config
         self._folder, self._report = folder, report
         self._precision = pick_precision(config.precision, self.device)
-        self._rows = _learnable_rows(dataset)
+        self._rows = learnable_rows(dataset)
         self._lengths = window_lengths(dataset.histories, network_config)[self._rows]
         self._batch_size = _batch_size(config, network_config, len(self._rows))
         self._num_steps = -(-len(self._rows) // self._batch_size)
-        self._activity_B, self._attributes_BA = _train_labels(dataset)
+        self._activity_B, self._attributes_BA = train_labels(dataset)
         self._is_paper = network_config.preset == "paper"
         self._validation = Validation(dataset, network_config, config)
         _seed_generators(config.seed, 0)
@@ -149,7 +147,7 @@ class _Run:
         self._average = WeightAverage(self._network, 0.0 if self._is_paper else config.averaging, tables)
         self._adam = Adam(self._network, config, self._average, tables, ranks)
         self._resident_steps = self._resident()
-        self._data_digest = _digest(dataset)
+        self._data_digest = digest(dataset)
         self._identity: dict[str, Any] = {
             "dataset": self._data_digest,
             **network_config.model_dump(mode="json"),
@@ -237,9 +235,8 @@ class _Run:
 
             # In float32, as evaluation and serving compute; and autocast would keep its copies of the weights across the steps.
             learn_labels(self._network, self._dataset, self._network_config, self._config, tick)
-            return self._validation.measure(self._network, lambda _: None, labels=True)
-        with self._autocast():
-            return self._validation.measure(self._network, lambda _: None, labels=True)
+        # In float32 too, whatever the epochs were measured in.
+        return self._validation.measure(self._network, lambda _: None, labels=True)
 
     def _resume(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -466,19 +463,6 @@ class _Run:
         }
 
 
-def _learnable_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """Users who teach something: a next item, or a label of the train split."""
-    activity_B, attributes_BA = _train_labels(dataset)
-    has_next_B = dataset.histories.micro.lengths - dataset.held_out_B >= 2
-    rows = np.flatnonzero(has_next_B | (activity_B >= 0) | (attributes_BA >= 0).any(axis=1))
-    if len(rows) == 0:
-        raise InsufficientDataError(
-            f"none of the dataset's {len(dataset.histories)} users has two item events or a label to learn from; "
-            f"ingest more days, or a users table with attributes"
-        )
-    return rows
-
-
 def _batch_size(config: TrainingConfig, network_config: NetworkConfig, num_users: int) -> int:
     """The setting, else the source's 256; in the default preset fewer where few users would make few steps an epoch."""
     if config.batch_size is not None:
@@ -501,25 +485,6 @@ def _tell_shared_rows(vocabularies: Vocabularies, config: NetworkConfig) -> None
                 100 * shared.sum() / categories.counts.sum(),
                 config.max_categories,
             )
-
-
-def _train_labels(dataset: Dataset) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-    """Labels with those of the validation and test users taken out."""
-    is_train_B = dataset.split_B == _TRAIN
-    activity_B = np.where(is_train_B, dataset.activity_B, -1).astype(np.int8)
-    return activity_B, np.where(is_train_B[:, None], dataset.attributes_BA, -1).astype(np.int32)
-
-
-def _digest(dataset: Dataset) -> str:
-    """SHA-256 of everything that training reads."""
-    histories = dataset.histories
-    hasher = hashlib.sha256(json.dumps([dataset.cut, dataset.attribute_classes]).encode())
-    arrays = [dataset.split_B, dataset.activity_B, dataset.attributes_BA, dataset.held_out_B, histories.macro_before]
-    for view in (histories.macro, histories.micro):
-        arrays += [view.offsets, view.ids, view.categories, view.times]
-    for array in arrays:
-        hasher.update(np.ascontiguousarray(array).data)
-    return hasher.hexdigest()
 
 
 def _seed_generators(seed: int, epoch: int, rank: int = 0) -> None:

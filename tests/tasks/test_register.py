@@ -80,6 +80,15 @@ def test_a_version_that_fails_when_it_is_judged_again_is_no_candidate_any_more(r
     assert tracking.require_version(registry, 1).tags[tracking.GATE_REASON] == "worse than champion version 1"
 
 
+def test_a_version_names_the_champion_that_it_was_judged_against_last_and_the_caveats(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    tags = tracking.require_version(registry, 1).tags
+    assert (tags["mfn.gate.champion"], tags["mfn.gate.caveats"]) == ("None", "none")
+    register(registry, CONFIG, *inputs, [], PASSED | {"champion": 4, "caveats": ["older users", "later data"]})
+    tags = tracking.require_version(registry, 1).tags
+    assert (tags["mfn.gate.champion"], tags["mfn.gate.caveats"]) == ("4", "older users; later data")
+
+
 def test_a_promoted_version_keeps_the_verdict_it_was_promoted_by(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
     tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
