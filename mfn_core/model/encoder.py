@@ -81,7 +81,12 @@ class ViewEncoder(nn.Module):
         return hidden_BLD, latest_BD * (lengths_B > 0)[:, None]
 
     def latest(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        """The view's representation [B, D] alone, in evaluation: the last layer is spared the events before the latest."""
+        """The view's representation [B, D] alone, in evaluation: the last layer is spared the events before the latest.
+
+        A view that nobody has events of, as where the logs are of one view alone, costs nothing.
+        """
+        if not lengths_B.any():
+            return self.norm.weight.new_zeros(len(lengths_B), len(self.norm.weight))
         *layers, last_layer = self.layers
         hidden_BLD = self._embedded(ids_BL, categories_BL, times_BL)
         for layer in layers:

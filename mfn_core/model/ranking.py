@@ -10,6 +10,7 @@ from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
 _MAX_SCORES_PER_BLOCK = 2**24
+_LINE = 16  # float32 numbers in a cache line
 
 
 def target_ranks(scores: ItemScores, target_B: Tensor, seen_BL: Tensor | None) -> Tensor:
@@ -28,7 +29,7 @@ def target_ranks(scores: ItemScores, target_B: Tensor, seen_BL: Tensor | None) -
         float32 [B]; 0 is first.
     """
     ranks: list[Tensor] = []
-    for rows, scores_BN in _blocks(scores):
+    for rows, scores_BN in _blocks(scores, users_adjacent=True):
         column_B1 = target_B[rows, None]
         target_score_B1 = scores_BN.gather(1, column_B1)
         _mask(scores_BN, seen_BL, rows)
@@ -50,7 +51,7 @@ def top_items(scores: ItemScores, k: int, seen_BL: Tensor | None) -> tuple[Tenso
     ids: list[Tensor] = []
     best_scores: list[Tensor] = []
     num_returned = min(k, len(scores.bias_N))
-    for rows, scores_BN in _blocks(scores):
+    for rows, scores_BN in _blocks(scores, users_adjacent=False):
         _mask(scores_BN, seen_BL, rows)
         best = scores_BN.topk(num_returned, dim=1)
         ids.append(best.indices.masked_fill(best.values == -torch.inf, PAD))
@@ -59,15 +60,22 @@ def top_items(scores: ItemScores, k: int, seen_BL: Tensor | None) -> tuple[Tenso
     return functional.pad(torch.cat(ids), missing, value=PAD), functional.pad(torch.cat(best_scores), missing, value=-torch.inf)
 
 
-def _blocks(scores: ItemScores) -> Iterator[tuple[slice, Tensor]]:
+def _blocks(scores: ItemScores, *, users_adjacent: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Scores [B, N] of some users at a time, in memory either a user's items side by side or, a faster product, an item's users."""
     # bfloat16 scores tie for about one user in seventeen, so ranking is in float32 whatever the network runs in.
     weight_ND, bias_N = scores.weight_ND.detach().float(), scores.bias_N.detach().float()
     block = max(1, _MAX_SCORES_PER_BLOCK // len(weight_ND))
+    if block > _LINE:
+        block -= block % _LINE  # rows that end within a cache line cost a quarter of the speed
     for start in range(0, max(len(scores.query_PD), 1), block):
         rows = slice(start, start + block)
         here = scores.at(rows)
         with torch.autocast(weight_ND.device.type, enabled=False):
-            scores_BN = torch.addmm(bias_N, here.query_PD.detach().float(), weight_ND.T)
+            query_BD = here.query_PD.detach().float()
+            if users_adjacent:
+                scores_BN = torch.addmm(bias_N[:, None], weight_ND, query_BD.T).T
+            else:
+                scores_BN = torch.addmm(bias_N, query_BD, weight_ND.T)
         yield rows, scores_BN.scatter_add_(1, here.gaining_PM, here.gains_PM.detach().float())
 
 

@@ -83,6 +83,13 @@ def test_the_latest_state_alone_is_that_of_the_whole() -> None:
     torch.testing.assert_close(encoder().latest(*batch), encoder()(*batch)[1], rtol=0, atol=1e-6)
 
 
+def test_a_view_that_nobody_has_events_of_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = encoder()
+    monkeypatch.setattr(empty.embedding, "forward", lambda *_: pytest.fail("embedded nothing"))
+    user = empty.latest(*(torch.zeros(2, 1, dtype=torch.int64),) * 3, torch.tensor([0, 0]))
+    assert user.tolist() == [[0.0] * 8] * 2
+
+
 def test_the_latest_state_alone_is_not_for_training() -> None:
     with pytest.raises(AssertionError, match="nothing is dropped out here"):
         encoder().train().latest(*(torch.tensor([[2]]),) * 3, torch.tensor([1]))

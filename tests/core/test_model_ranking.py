@@ -83,8 +83,9 @@ def test_what_pad_and_unknown_gain_is_of_no_consequence() -> None:
     assert rank(2, gains={0: 9.0, 1: 9.0}) == 0
 
 
-def test_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_MAX_SCORES_PER_BLOCK", 3 * 30)
+@pytest.mark.parametrize("users_at_a_time", [3, 17])  # 17: blocks of 16, a cache line
+def test_agrees_with_a_plain_loop(users_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "_MAX_SCORES_PER_BLOCK", users_at_a_time * 30)
     generator = torch.Generator().manual_seed(0)
     # Small integers: many exact ties.
     queries = torch.randint(-2, 3, (20, 4), generator=generator).float()
