@@ -4,7 +4,8 @@ Embedding, activity probability, attribute probabilities and top-k items for eve
 under `scores/as_of=…/version=…`.
 
 **When:** a day is validated, or there is a new champion; by hand for another day, alias or `top_k`. What is scored already
-(same version, same logs) is no work: `plan` is skipped and says so. **Emits** `mfn_scores`.
+(same version, same logs) is no work: `plan` is skipped and says so. **Emits** `mfn_scores`; after a rollback again for the scores
+that hold once more, without computing them.
 
 ### Triage
 

@@ -1,7 +1,8 @@
 """What a run is to do, computed from the manifests that are there: what woke the run only says when to look."""
 
 import logging
-from datetime import date
+from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 from mfn_core.errors import InsufficientDataError
@@ -9,9 +10,8 @@ from mfn_core.schema import PARTITION
 from tasks import curated, manifest, storage, tracking
 from tasks.dag_configs import TrainConfig, ValidateConfig
 from tasks.settings import Settings
-from tasks.validated import Published, days_to_validate, is_validated, published_days, validated_uri
+from tasks.validated import Published, days_to_validate, is_validated, named, published_days, validated_uri
 
-_NAMED = 5
 # What names the run, not the model: the days come in by their partitions.
 _NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
 
@@ -88,11 +88,29 @@ def _validated_days(settings: Settings, config: TrainConfig, partitions: Publish
         )
     days = [day for day in published if day <= max(validated)]
     if unvalidated := [day for day in days if day not in validated]:
-        more = ", …" if len(unvalidated) > _NAMED else ""
         raise InsufficientDataError(
             f"{len(unvalidated)} of {len(days)} days up to {days[-1]} are not validated as they stand: "
-            f"{', '.join(map(str, unvalidated[:_NAMED]))}{more}; run mfn_validate for them, or narrow first_day and last_day"
+            f"{named(unvalidated)}; run mfn_validate for them, or narrow first_day and last_day"
         )
+    _tell_days_without_logs(days)
     if later := len(published) - len(days):
         logger.info("%d published days after %s are left for the next training: they are not validated yet", later, days[-1])
     return days
+
+
+def _tell_days_without_logs(days: list[date]) -> None:
+    """A day that no log has may be one that nobody used the app, or one whose export failed for all logs: only a reader can tell."""
+    missing = [day for before, after in pairwise(days) for day in _between(before, after)]
+    if missing:
+        logger.warning(
+            "%d of the %d days from %s to %s have no log of any kind: %s; if there are logs of them, ingest them and train again",
+            len(missing),
+            len(missing) + len(days),
+            days[0],
+            days[-1],
+            named(missing),
+        )
+
+
+def _between(before: date, after: date) -> list[date]:
+    return [before + timedelta(days=count) for count in range(1, (after - before).days)]

@@ -42,7 +42,8 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
     """What scoring would do now.
 
     Returns:
-        ``version, as_of`` (ISO day), ``uri, digest``, and ``skip``: None, or why there is nothing to do.
+        ``version, as_of`` (ISO day), ``uri, digest``, and ``skip``: None, or why there is nothing to do. Scores that are finished, but
+        that another version's of the same day came after, are work: after a rollback somebody has to say that they hold again.
 
     Raises:
         ConfigError: an alias other than champion names no version.
@@ -52,7 +53,8 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
         return {"skip": f"model {settings.model_name} has no champion yet: run mfn_train, then mfn_promote"}
     work = _plan(settings, config, config.alias, config.as_of or _day_after_last_validated(settings))
     done = manifest.find(work.uri, work.digest)
-    why = f"version {work.version.number} has scored these logs as of {work.as_of} already: {work.uri}" if done else None
+    is_said = done is not None and not _is_followed(settings, work, done)
+    why = f"version {work.version.number} has scored these logs as of {work.as_of} already: {work.uri}" if is_said else None
     return {"version": work.version.number, "as_of": str(work.as_of), "uri": work.uri, "digest": work.digest, "skip": why}
 
 
@@ -74,7 +76,7 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
     """
     work = _plan(settings, config, planned["version"], date.fromisoformat(planned["as_of"]))
     if done := manifest.find(work.uri, work.digest):
-        _log.info("%s is scored already: nothing to do", work.uri)
+        _log.info("%s is scored already: its scores hold, and nothing is computed", work.uri)
         return done.model_dump(mode="json")
     predictor = Predictor.load(tracking.bundle_of(settings, work.version))
     settings.scratch.mkdir(parents=True, exist_ok=True)
@@ -167,6 +169,14 @@ def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, a
         uri=storage.join(settings.store, "scores", f"as_of={as_of}", f"version={version.number}"),
         digest=manifest.digest_of(settings.model_name, version.number, version.tags.get(tracking.FINGERPRINT), config.top_k, digests),
     )
+
+
+def _is_followed(settings: Settings, work: _Work, done: Manifest) -> bool:
+    """Whether another version has scored the day since: readers were told of its scores last."""
+    day = storage.join(settings.store, "scores", f"as_of={work.as_of}")
+    uris = [storage.join(day, name) for name in storage.list_names(day)]
+    others = [manifest.read(uri) for uri in uris if uri != done.uri and storage.exists(storage.join(uri, manifest.MANIFEST))]
+    return any(each.created_at > done.created_at for each in others)
 
 
 def _day_after_last_validated(settings: Settings) -> date:

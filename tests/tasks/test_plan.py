@@ -77,6 +77,18 @@ def test_a_gap_in_the_validated_days_stops_training_and_names_the_day(settings: 
         plan_training(settings, TrainConfig())
 
 
+def test_a_day_that_no_log_has_is_told(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    publish_and_validate(settings, MONDAY, WEDNESDAY)
+    plan_training(settings, TrainConfig())
+    assert "1 of the 3 days from 2026-06-22 to 2026-06-24 have no log of any kind: 2026-06-23; if" in caplog.text
+
+
+def test_days_without_a_gap_are_not_worth_a_word(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY, WEDNESDAY)
+    plan_training(settings, TrainConfig())
+    assert "no log of any kind" not in caplog.text
+
+
 def test_a_day_that_was_ingested_again_does_not_count_as_validated(settings: Settings) -> None:
     publish_and_validate(settings, MONDAY, TUESDAY)
     publish(settings, APP_LOGS, MONDAY, "corrected")

@@ -125,6 +125,17 @@ def test_a_second_run_does_no_work(settings):
     assert run(settings) == first
 
 
+def test_after_a_rollback_the_former_scores_are_said_to_hold_again(settings, dataset, monkeypatch):
+    monkeypatch.setattr(manifest, "now", lambda: "2026-05-04T01:00:00+00:00")
+    first = run(settings)
+    make_champion(settings, store_training(settings, store_inputs(settings, dataset, "e"), "e"))
+    monkeypatch.setattr(manifest, "now", lambda: "2026-05-04T02:00:00+00:00")
+    assert run(settings)["facts"]["version"] == 2
+    tracking.set_alias(settings, tracking.CHAMPION, 1)
+    assert plan_score(settings, CONFIG)["skip"] is None
+    assert run(settings) == first
+
+
 def test_a_partition_ingested_again_is_scored_again(settings):
     first = run(settings)
     publish(settings, ITEM_LOGS, item_log(ITEMS), digest="2")
