@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from fsspec.core import url_to_fs
 from mfn_core.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+_SECONDS_KEPT = 7 * 86_400  # a copy that nobody has asked for since: far longer than any task runs
 
 
 def join(uri: str, *parts: str) -> str:
@@ -106,14 +108,19 @@ def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
 
 
 def local_folder(uri: str, scratch: Path) -> Path:
-    """The folder as a local path: itself where the store is local, else a copy under ``scratch`` of the files as they are now."""
+    """The folder as a local path: itself where the store is local, else a copy under ``scratch`` of the files as they are now.
+
+    Copies that nobody has asked for in a week are removed whenever another is fetched.
+    """
     filesystem, path = url_to_fs(uri)
     if _is_local(filesystem):
         return Path(path)
     versions = sorted((name, filesystem.checksum(name)) for name in filesystem.find(path))
     # One copy for each content: who reads one is never robbed of it by who fetches the next.
-    copy = scratch / "mirror" / path.strip("/") / hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
-    if copy.exists():
+    digest = hashlib.sha256(repr((path, versions)).encode()).hexdigest()[:16]
+    copy = scratch / "mirror" / f"{Path(path).name}-{digest}"
+    with suppress(FileNotFoundError):
+        os.utime(copy)
         return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
     aside = copy.with_name(f"{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -125,7 +132,16 @@ def local_folder(uri: str, scratch: Path) -> Path:
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    os.utime(copy)
+    _remove_unused(copy.parent)
     return copy
+
+
+def _remove_unused(mirror: Path) -> None:
+    for copy in mirror.iterdir():
+        with suppress(FileNotFoundError):  # another task removes the same
+            if time.time() - copy.stat().st_mtime > _SECONDS_KEPT:
+                shutil.rmtree(copy, ignore_errors=True)
 
 
 def local_path(uri: str) -> Path | None:

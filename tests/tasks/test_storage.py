@@ -108,6 +108,18 @@ def test_a_folder_of_an_object_store_is_fetched_anew_when_it_has_changed(tmp_pat
     assert len(fetched) == 2
 
 
+def test_a_copy_that_nobody_asked_for_in_a_week_is_removed(tmp_path: Path) -> None:
+    for name in ("used", "unused", "new"):
+        with storage.staged_folder(f"memory://bucket/{name}", tmp_path) as folder:
+            (folder / "a.txt").write_text(name)
+    used, unused = (storage.local_folder(f"memory://bucket/{name}", tmp_path / "scratch") for name in ("used", "unused"))
+    for copy in (used, unused):
+        os.utime(copy, (0, 0))
+    assert storage.local_folder("memory://bucket/used", tmp_path / "scratch") == used
+    new = storage.local_folder("memory://bucket/new", tmp_path / "scratch")
+    assert sorted(new.parent.iterdir()) == sorted([used, new])
+
+
 def test_two_tasks_may_fetch_the_same_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "memory://bucket/shared"
     with storage.staged_folder(uri, tmp_path) as folder:
