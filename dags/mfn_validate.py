@@ -3,7 +3,8 @@
 User overlap, volume against the last weeks, category drift, freshness.
 
 **When:** both logs of a day are published (the one log, where the deployment has one view), for that day, those that have
-changed since they were validated, as by late rows, and earlier days that hold late rows alone; by hand for a range of days.
+changed since they were validated, as by late rows, earlier days that hold late rows alone, and at first all days before; by
+hand for a range of days.
 Nothing to validate: `plan` is skipped and says so.
 **Emits** `mfn_validated_day` for the day; after a range, for its last complete week and the days after it.
 

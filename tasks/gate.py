@@ -47,7 +47,8 @@ def gate(
     if champion.tags.get(tracking.FINGERPRINT) == training_manifest["digest"]:
         return _verdict(True, f"version {champion.number} is the champion itself", champion, [], [])
     try:
-        predictor = Predictor.load(tracking.bundle_of(settings, champion), config.device)
+        with tracking.bundle_of(settings, champion) as bundle:
+            predictor = Predictor.load(bundle, config.device)
     except ArtifactError as error:
         raise ArtifactError(
             f"champion version {champion.number} of {settings.model_name} cannot be read: {error}. To train on, promote another version "
@@ -90,7 +91,11 @@ def _compare(
             continue
         scores = pq.read_table(storage.local_folder(evaluation["uri"], settings.scratch) / SCORES_FILE)
         rival = score(predictor, data, task, split="test", mask_seen=config.mask_seen, batch_size=config.evaluation_batch_size)
-        comparisons += compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed)
+        found = compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed)
+        asked = [name for name in data.attribute_classes if name in predictor.bundle.attribute_classes] if task == "attribute" else [task]
+        decided = {each.label for each in found if each.verdict != "undefined"}
+        caveats += [f"{name} is not compared: its test users have no labels, or of one class" for name in asked if name not in decided]
+        comparisons += found
     return comparisons, caveats
 
 

@@ -28,15 +28,18 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
 
     Returns:
         For a manual run, every day of its range that is not validated as it stands. Else the partition's day, every day that was
-        validated once and has changed since, as by late rows, and every earlier day of late rows alone, which no partition will wake.
+        validated once and has changed since, as by late rows, and every earlier day that no partition will wake: one of late rows alone
+        and, as long as no day is validated, all of a first load, which announces its last days only.
     """
     waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
         return waiting
     published = published_days(settings, None, None)
     changed = {day for day in waiting if storage.exists(validated_uri(settings, day))}
-    of_late_rows = {day for day in waiting if day < partition_day and _is_of_late_rows_alone(published, day)}
-    return sorted({partition_day} | changed | of_late_rows)
+    # Later than a first load an old day is not taken along: if it is a bad one, it would hold up the day of every run.
+    is_first = not any(storage.exists(validated_uri(settings, day)) for found in published.values() for day in found)
+    earlier = {day for day in waiting if day < partition_day and (is_first or _is_of_late_rows_alone(published, day))}
+    return sorted({partition_day} | changed | earlier)
 
 
 def _is_of_late_rows_alone(published: Published, day: date) -> bool:

@@ -6,6 +6,7 @@ model's own vocabularies, answered, and written. Memory depends on the size of a
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
@@ -22,7 +23,7 @@ from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
 from mfn_core.data.sequences import build_histories
-from mfn_core.errors import InsufficientDataError
+from mfn_core.errors import ArtifactError, InsufficientDataError
 from mfn_core.inference.predictor import Predictions, Predictor
 from mfn_core.schema import EVENT_TIME, LOGS, SEQ_NO, USER_ID, LogSchema, View
 from tasks import audit, curated, engine, manifest, storage, tracking
@@ -77,8 +78,11 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
     work = _plan(settings, config, planned["version"], date.fromisoformat(planned["as_of"]))
     if done := manifest.find(work.uri, work.digest):
         _log.info("%s is scored already: its scores hold, and nothing is computed", work.uri)
+        done = done.model_copy(update={"created_at": manifest.now()})  # the latest of the day is what readers were told of last
+        manifest.write(done)
         return done.model_dump(mode="json")
-    predictor = Predictor.load(tracking.bundle_of(settings, work.version))
+    with tracking.bundle_of(settings, work.version) as bundle:
+        predictor = Predictor.load(bundle)
     settings.scratch.mkdir(parents=True, exist_ok=True)
     with engine.connect(settings) as connection, storage.staged_folder(work.uri, settings.scratch) as folder:
         events = _events(connection, work.inputs)
@@ -174,9 +178,11 @@ def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, a
 def _is_followed(settings: Settings, work: _Work, done: Manifest) -> bool:
     """Whether another version has scored the day since: readers were told of its scores last."""
     day = storage.join(settings.store, "scores", f"as_of={work.as_of}")
-    uris = [storage.join(day, name) for name in storage.list_names(day)]
-    others = [manifest.read(uri) for uri in uris if uri != done.uri and storage.exists(storage.join(uri, manifest.MANIFEST))]
-    return any(each.created_at > done.created_at for each in others)
+    for uri in (storage.join(day, name) for name in storage.list_names(day)):
+        with suppress(ArtifactError):  # it was never finished
+            if manifest.read(uri).created_at > done.created_at:
+                return True
+    return False
 
 
 def _day_after_last_validated(settings: Settings) -> date:

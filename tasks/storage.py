@@ -141,7 +141,8 @@ def _remove_unused(mirror: Path) -> None:
     for copy in mirror.iterdir():
         with suppress(FileNotFoundError):  # another task removes the same
             if time.time() - copy.stat().st_mtime > _SECONDS_KEPT:
-                shutil.rmtree(copy, ignore_errors=True)
+                # Renamed first: what is left by a process that dies here is no copy.
+                shutil.rmtree(copy.rename(copy.with_name(f"{copy.name}.{uuid.uuid4().hex[:8]}.tmp")), ignore_errors=True)
 
 
 def local_path(uri: str) -> Path | None:

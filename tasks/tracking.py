@@ -8,10 +8,12 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mfn_core.errors import ArtifactError, ConfigError
@@ -226,8 +228,9 @@ def load_model(settings: Settings, uri: str) -> Any:
         raise ArtifactError(f"{uri} does not load ({error}); train again, or delete the version") from error
 
 
-def bundle_of(settings: Settings, version: Version) -> Path:
-    """A local folder with the bundle of a version.
+@contextmanager
+def bundle_of(settings: Settings, version: Version) -> Iterator[Path]:
+    """A local folder with the bundle of a version, until the block ends.
 
     Raises:
         ArtifactError: its files are gone.
@@ -238,12 +241,15 @@ def bundle_of(settings: Settings, version: Version) -> Path:
 
     _client(settings)
     uri = f"models:/{settings.model_name}/{version.number}/artifacts/{BUNDLE_ARTIFACT}"
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    except Exception as error:
-        raise ArtifactError(
-            f"version {version.number}: {uri} cannot be fetched ({error}); restore its artifacts or promote another version"
-        ) from error
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.scratch) as aside:
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=aside))
+        except Exception as error:
+            raise ArtifactError(
+                f"version {version.number}: {uri} cannot be fetched ({error}); restore its artifacts or promote another version"
+            ) from error
+        yield folder
 
 
 def find_version(settings: Settings, fingerprint: str) -> Version | None:

@@ -133,6 +133,13 @@ def test_a_champion_of_later_data_is_a_caveat(world):
     assert "the champion was trained on later data" in caveat
 
 
+def test_a_label_that_cannot_be_compared_is_a_caveat(world, monkeypatch):
+    monkeypatch.setattr("tasks.gate.compare", lambda *_, **__: [])
+    assert world.judge()["caveats"] == [
+        f"{name} is not compared: its test users have no labels, or of one class" for name in ("activity", "colour", "recommendation")
+    ]
+
+
 def test_a_task_that_the_champion_does_not_do_is_a_caveat(world):
     other = world.evaluations[0] | {"facts": {"task": "attribute"}}
     dataset = patterned_dataset(120)

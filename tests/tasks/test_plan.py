@@ -153,6 +153,13 @@ def test_a_run_for_a_partition_validates_its_day_and_those_that_changed_since(se
     assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
 
 
+def test_the_first_run_validates_the_days_before_its_own_that_a_first_load_did_not_announce(settings: Settings) -> None:
+    publish_only(settings, MONDAY)
+    publish_only(settings, TUESDAY)
+    publish_only(settings, WEDNESDAY)
+    assert plan_validation(settings, ValidateConfig(), TUESDAY) == [MONDAY, TUESDAY]
+
+
 def test_a_run_for_a_partition_announces_its_day_though_it_was_validated_by_hand(settings: Settings) -> None:
     publish_and_validate(settings, MONDAY)
     assert plan_validation(settings, ValidateConfig(), MONDAY) == [MONDAY]

@@ -130,10 +130,13 @@ def test_after_a_rollback_the_former_scores_are_said_to_hold_again(settings, dat
     first = run(settings)
     make_champion(settings, store_training(settings, store_inputs(settings, dataset, "e"), "e"))
     monkeypatch.setattr(manifest, "now", lambda: "2026-05-04T02:00:00+00:00")
-    assert run(settings)["facts"]["version"] == 2
-    tracking.set_alias(settings, tracking.CHAMPION, 1)
-    assert plan_score(settings, CONFIG)["skip"] is None
-    assert run(settings) == first
+    second = run(settings)
+    for hour, champion, scores in ((3, 1, first), (4, 2, second)):
+        monkeypatch.setattr(manifest, "now", lambda: f"2026-05-04T0{hour}:00:00+00:00")  # noqa: B023
+        tracking.set_alias(settings, tracking.CHAMPION, champion)
+        assert plan_score(settings, CONFIG)["skip"] is None
+        assert run(settings) == scores | {"created_at": manifest.now()}
+        assert plan_score(settings, CONFIG)["skip"] is not None
 
 
 def test_a_partition_ingested_again_is_scored_again(settings):
