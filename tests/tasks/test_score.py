@@ -132,7 +132,7 @@ def test_after_a_rollback_the_former_scores_are_said_to_hold_again(settings, dat
     monkeypatch.setattr(manifest, "now", lambda: "2026-05-04T02:00:00+00:00")
     second = run(settings)
     for hour, champion, scores in ((3, 1, first), (4, 2, second)):
-        monkeypatch.setattr(manifest, "now", lambda: f"2026-05-04T0{hour}:00:00+00:00")  # noqa: B023
+        monkeypatch.setattr(manifest, "now", f"2026-05-04T0{hour}:00:00+00:00".__str__)
         tracking.set_alias(settings, tracking.CHAMPION, champion)
         assert plan_score(settings, CONFIG)["skip"] is None
         assert run(settings) == scores | {"created_at": manifest.now()}

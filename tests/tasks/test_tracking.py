@@ -5,7 +5,7 @@ import pytest
 from mfn_core.errors import ArtifactError, ConfigError
 from tasks import tracking
 from tasks.manifest import Manifest
-from tests.tasks.registry import AIRFLOW
+from tests.tasks.registry import AIRFLOW, make_champion, store_inputs, store_training
 
 FINGERPRINT = "f" * 64
 
@@ -82,3 +82,12 @@ def test_an_unknown_run_is_named(registry):
 def test_an_unknown_alias_is_refused_with_what_there_is(registry):
     with pytest.raises(ConfigError, match="model mfn has no version or alias 'champoin'; versions: none"):
         tracking.require_version(registry, "champoin")
+
+
+def test_the_bundle_of_a_version_is_removed_after_use(registry):
+    make_champion(registry, store_training(registry, store_inputs(registry)))
+    with tracking.bundle_of(registry, tracking.require_version(registry, tracking.CHAMPION)) as bundle:
+        assert any(bundle.iterdir())
+    assert not bundle.exists()
+    with tracking.bundle_of(registry, tracking.require_version(registry, tracking.CHAMPION)) as again:
+        assert any(again.iterdir()), "the registry keeps its own"
