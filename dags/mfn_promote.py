@@ -17,7 +17,7 @@ Aliases move last, so after a failure the old champion serves on.
 
 from airflow.sdk import DAG, PartitionedAssetTimetable, task
 
-from tasks.airflow_adapter import CANDIDATE_ASSET, CHAMPION_ASSET, announce_version, dag_arguments, is_automatic, skip, start
+from tasks.airflow_adapter import CANDIDATE_ASSET, CHAMPION_ASSET, announce_version, dag_arguments, is_automatic, run_id, skip, start
 from tasks.dag_configs import PromoteConfig
 
 with DAG(
@@ -36,7 +36,7 @@ with DAG(
         settings, config = start(PromoteConfig)
         if is_automatic() and settings.promotion == "manual":
             skip("MFN_PROMOTION is manual: trigger this DAG by hand with a version and a reason")
-        promoted = promote(settings, config)
+        promoted = promote(settings, config, run_id())
         if "skipped" in promoted:
             skip(promoted["skipped"])
         announce_version(CHAMPION_ASSET, promoted)

@@ -130,6 +130,11 @@ def is_automatic() -> bool:
     return get_current_context()["dag_run"].run_type == "asset_triggered"
 
 
+def run_id() -> str:
+    """Of the DAG run: the same in each try of its tasks."""
+    return str(get_current_context()["dag_run"].run_id)
+
+
 def skip(reason: str) -> NoReturn:
     """Skip the running task and what follows; the reason stands in its log and, as ``skipped``, among its XComs."""
     get_current_context()["ti"].xcom_push("skipped", reason)

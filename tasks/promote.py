@@ -11,9 +11,17 @@ from tasks.tracking import Version
 
 _log = logging.getLogger(__name__)
 
+_REASON = "mfn.promotion.reason"
+_RUN = "mfn.promotion.run"
 
-def promote(settings: Settings, config: PromoteConfig) -> dict[str, Any]:
+
+def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str, Any]:
     """Make a version the champion. Repeating it, or going on after a crash, changes nothing more.
+
+    Args:
+        settings: of the registry.
+        config: of the DAG run.
+        run_id: of the DAG run; a tag of what it promotes, by which its own retry finds what it has done.
 
     Returns:
         ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, or who waits was
@@ -22,22 +30,29 @@ def promote(settings: Settings, config: PromoteConfig) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such version, or the gate refused it.
     """
+    champion = tracking.version_of(settings, tracking.CHAMPION)
     if config.version is None and tracking.version_of(settings, tracking.CANDIDATE) is None:
+        if champion is not None and champion.tags.get(_RUN) == run_id:
+            # A try before this one got as far as to delete the alias; nobody was told of the champion yet.
+            return _promoted(settings, champion, changed=False, reason=champion.tags[_REASON])
         why = f"no version of {settings.model_name} has the alias {tracking.CANDIDATE}: nothing to promote"
         _log.info("%s", why)
         return {"skipped": why}
     version = tracking.require_version(settings, tracking.CANDIDATE if config.version is None else config.version)
     _refuse_failed(settings, version)
-    champion = tracking.version_of(settings, tracking.CHAMPION)
     changed = champion is None or champion.number != version.number
     if changed and config.version is None and (why := _judged_against_another(champion, version)):
         _log.warning("%s", why)
         return {"skipped": why}
     reason = config.reason or f"gate: {version.tags.get(tracking.GATE_REASON, 'no reason recorded')}"
     if changed:
-        _move(settings, champion, version, reason)
+        _move(settings, champion, version, reason, run_id)
     if tracking.CANDIDATE in version.aliases:
         tracking.delete_alias(settings, tracking.CANDIDATE)
+    return _promoted(settings, version, changed, reason)
+
+
+def _promoted(settings: Settings, version: Version, changed: bool, reason: str) -> dict[str, Any]:
     previous = tracking.version_of(settings, tracking.PREVIOUS)
     _log.info("%s version %d %s champion", settings.model_name, version.number, "becomes" if changed else "is already")
     return {
@@ -72,11 +87,11 @@ def _refuse_failed(settings: Settings, version: Version) -> None:
     )
 
 
-def _move(settings: Settings, champion: Version | None, version: Version, reason: str) -> None:
+def _move(settings: Settings, champion: Version | None, version: Version, reason: str, run_id: str) -> None:
     # The alias champion moves last: whoever reads it after a crash finds the old champion with its tags, or the new one with its own.
     now = manifest.now()
     if champion is not None:
         tracking.set_alias(settings, tracking.PREVIOUS, champion.number)
         tracking.tag_version(settings, champion.number, {"mfn.replaced_by": str(version.number), "mfn.replaced_at": now})
-    tracking.tag_version(settings, version.number, {tracking.PROMOTED_AT: now, "mfn.promotion.reason": reason})
+    tracking.tag_version(settings, version.number, {tracking.PROMOTED_AT: now, _REASON: reason, _RUN: run_id})
     tracking.set_alias(settings, tracking.CHAMPION, version.number)

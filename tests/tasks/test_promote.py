@@ -7,6 +7,8 @@ from tasks import tracking
 from tasks.dag_configs import PromoteConfig
 from tasks.promote import promote
 
+RUN = "asset_triggered__2026-11-28"
+
 
 @pytest.fixture
 def register(registry):
@@ -35,34 +37,41 @@ def aliases(settings):
 
 def test_the_candidate_becomes_champion(registry, register):
     register()
-    promoted = promote(registry, PromoteConfig())
+    promoted = promote(registry, PromoteConfig(), RUN)
     assert (promoted["version"], promoted["previous"], promoted["changed"]) == (1, None, True)
     assert aliases(registry) == {1: ("champion",)}
 
 
 def test_the_old_champion_becomes_previous(registry, register):
     register()
-    promote(registry, PromoteConfig())
+    promote(registry, PromoteConfig(), RUN)
     register()
-    assert promote(registry, PromoteConfig())["previous"] == 1
+    assert promote(registry, PromoteConfig(), RUN)["previous"] == 1
     assert aliases(registry) == {1: ("previous",), 2: ("champion",)}
 
 
 def test_without_a_candidate_there_is_nothing_to_do(registry, register):
     register(candidate=False)
-    assert promote(registry, PromoteConfig()) == {"skipped": "no version of mfn has the alias candidate: nothing to promote"}
+    assert promote(registry, PromoteConfig(), RUN) == {"skipped": "no version of mfn has the alias candidate: nothing to promote"}
 
 
 def test_an_empty_registry_is_nothing_to_do(registry):
-    assert "skipped" in promote(registry, PromoteConfig())
+    assert "skipped" in promote(registry, PromoteConfig(), RUN)
+
+
+def test_a_retry_of_the_run_that_promoted_announces_the_champion_and_another_run_does_not(registry, register):
+    register()
+    first = promote(registry, PromoteConfig(), RUN)  # killed before its task ended: the candidate's alias is gone
+    assert promote(registry, PromoteConfig(), RUN) == first | {"changed": False}
+    assert "skipped" in promote(registry, PromoteConfig(), "asset_triggered__2026-11-29")
 
 
 def test_promoting_the_champion_again_changes_nothing(registry, register):
     register()
     register()
-    promote(registry, PromoteConfig(version=1))
-    promote(registry, PromoteConfig(version=2))
-    again = promote(registry, PromoteConfig(version=2))
+    promote(registry, PromoteConfig(version=1), RUN)
+    promote(registry, PromoteConfig(version=2), RUN)
+    again = promote(registry, PromoteConfig(version=2), RUN)
     assert (again["changed"], again["previous"]) == (False, 1)
     assert aliases(registry) == {1: ("previous",), 2: ("champion",)}
 
@@ -70,27 +79,27 @@ def test_promoting_the_champion_again_changes_nothing(registry, register):
 def test_a_candidate_that_was_judged_against_another_champion_does_not_undo_a_rollback(registry, register):
     for number in (1, 2):
         register(candidate=False)
-        promote(registry, PromoteConfig(version=number))
+        promote(registry, PromoteConfig(version=number), RUN)
     register(judged_against="2")
-    promote(registry, PromoteConfig(version=1))
-    assert promote(registry, PromoteConfig())["skipped"] == (
+    promote(registry, PromoteConfig(version=1), RUN)
+    assert promote(registry, PromoteConfig(), RUN)["skipped"] == (
         "version 3 was judged when version 2 was champion, and now it is version 1: clear the task gate of its training, which judges it "
         "anew, or trigger this DAG with version=3"
     )
     assert aliases(registry) == {1: ("champion",), 2: ("previous",), 3: ("candidate",)}
-    assert promote(registry, PromoteConfig(version=3))["changed"]
+    assert promote(registry, PromoteConfig(version=3), RUN)["changed"]
 
 
 def test_a_candidate_that_was_judged_against_the_champion_replaces_it(registry, register):
     register()
-    promote(registry, PromoteConfig())
+    promote(registry, PromoteConfig(), RUN)
     register(judged_against="1")
-    assert promote(registry, PromoteConfig())["changed"]
+    assert promote(registry, PromoteConfig(), RUN)["changed"]
 
 
 def test_reason_and_time_are_tags_of_the_version(registry, register):
     register()
-    promote(registry, PromoteConfig(reason="looks good"))
+    promote(registry, PromoteConfig(reason="looks good"), RUN)
     tags = tracking.require_version(registry, 1).tags
     assert tags["mfn.promotion.reason"] == "looks good"
     assert tags["mfn.promoted_at"].endswith("+00:00")
@@ -100,11 +109,11 @@ def test_a_version_that_failed_the_gate_is_refused_and_those_that_passed_are_nam
     register()
     register(gate="failed")
     with pytest.raises(ConfigError, match=r"mfn version 2 did not pass the gate \(because\); versions that passed: 1"):
-        promote(registry, PromoteConfig(version=2))
+        promote(registry, PromoteConfig(version=2), RUN)
     assert aliases(registry)[1] == ()
 
 
 def test_a_version_that_is_not_there_is_refused_and_those_that_are_there_are_named(registry, register):
     register()
     with pytest.raises(ConfigError, match=r"no version or alias 9; versions: 1 \(candidate\)"):
-        promote(registry, PromoteConfig(version=9))
+        promote(registry, PromoteConfig(version=9), RUN)

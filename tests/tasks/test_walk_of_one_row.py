@@ -55,7 +55,7 @@ def walk(registry: Settings) -> tuple[Settings, dict[str, Any]]:
     training = train(registry, CONFIG, dataset, planned["fingerprint"], AIRFLOW)
     evaluations = [evaluate(registry, CONFIG, dataset, training, task) for task in ("activity", "attribute", "recommendation")]
     register(registry, CONFIG, dataset, training, evaluations, gate(registry, CONFIG, dataset, training, evaluations))
-    promote(registry, PromoteConfig())
+    promote(registry, PromoteConfig(), "by hand")
     return registry, dataset
 
 
