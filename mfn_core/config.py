@@ -36,7 +36,9 @@ class DatasetConfig(Config):
         "182 days in which at least 10 % of the users are active; none qualifies: activity is left out and the history ends with the data.",
     )
     attributes: tuple[str, ...] | None = Field(
-        None, description="Columns of the users table to predict. Empty: every column of 2 to 50 values that does not re-code another."
+        None,
+        description="Columns of the users table to predict. Empty: every column of 2 to 50 values that has one in every split of the users "
+        "and does not re-code another.",
     )
     min_count: int = Field(1, ge=1, le=1_000_000, description="An app or item seen in fewer training events becomes UNKNOWN.")
     min_users: int = Field(100, ge=10, description="Fewer users than this stop the run: the 8:1:1 split would leave too few to measure on.")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mfn_core.config import DatasetConfig
 from mfn_core.data import fitting, window
-from mfn_core.data.attributes import MAX_AUTO_CLASSES, AttributeLabels, attribute_labels
+from mfn_core.data.attributes import AttributeLabels, attribute_labels, labelled_in_every_split
 from mfn_core.data.batching import HELD_OUT_EVENTS
 from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shard_path, write_facts, write_shard
 from mfn_core.data.leaks import prove_no_leak
@@ -173,12 +173,13 @@ def _population(events: Events, chosen: Window, users: pa.Table | None, config: 
                 "ingest more users, or choose another split_seed"
             )
     nobody = pa.table({USER_ID: pa.array([], pa.string())})
+    labels = attribute_labels(nobody if users is None else users, user_ids, config.attributes)
     return _Population(
         user_ids=user_ids,
         shard_starts=np.append(0, np.cumsum(np.bincount(shard_of, minlength=config.num_shards))),
         split_B=split_B,
         activity_time_B=events.activity_times(chosen, user_ids),
-        attributes=attribute_labels(nobody if users is None else users, user_ids, config.attributes),
+        attributes=labelled_in_every_split(labels, split_B, named=config.attributes is not None),
     )
 
 
@@ -187,7 +188,7 @@ def _facts(chosen: Window, population: _Population, events: Events, users: pa.Ta
     if chosen.horizon_days is None:
         skipped["activity"] = chosen.reason
     if not population.attributes.classes:
-        no_column = "none is asked for" if config.attributes == () else f"no column of the users table has 2 to {MAX_AUTO_CLASSES} values"
+        no_column = "none is asked for" if config.attributes == () else _no_attribute(population.attributes.left_out)
         skipped["attribute"] = "there is no users table" if users is None else no_column
     if "micro" not in events.logs:
         skipped["recommendation"] = _NO_ITEM_LOG
@@ -199,6 +200,11 @@ def _facts(chosen: Window, population: _Population, events: Events, users: pa.Ta
         skipped=skipped,
         num_shards=config.num_shards,
     )
+
+
+def _no_attribute(left_out: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+    return f"no column of the users table can be predicted ({reasons})" if reasons else "the users table has no column but user_id"
 
 
 def _with_recommendation_checked(facts: DatasetFacts, summary: Summary) -> DatasetFacts:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mfn_core.errors import ConfigError, InsufficientDataError
-from mfn_core.schema import USER_ID
+from mfn_core.schema import SPLITS, USER_ID
 
 MAX_AUTO_CLASSES = 50
 _MIN_CLASSES = 2
@@ -64,6 +64,32 @@ def attribute_labels(users: pa.Table, user_ids: Sequence[str] | NDArray[np.objec
         labels_UA=np.stack(labels, axis=1) if labels else np.empty((len(user_ids), 0), np.int32),
         left_out=left_out,
     )
+
+
+def labelled_in_every_split(labels: AttributeLabels, split_B: NDArray[np.int8], *, named: bool) -> AttributeLabels:
+    """Leave out the attributes of which a split has no label: they could not be learned, or not be measured after a training.
+
+    Args:
+        labels: of the users.
+        split_B: position in ``SPLITS`` of each of the same users.
+        named: whether the attributes were asked for by name.
+
+    Raises:
+        InsufficientDataError: one would be left out that was asked for by name.
+    """
+    kept, left_out = [], dict(labels.left_out)
+    for column, name in enumerate(labels.classes):
+        counts = [int(((labels.labels_UA[:, column] >= 0) & (split_B == code)).sum()) for code in range(len(SPLITS))]
+        if all(counts):
+            kept.append(column)
+            continue
+        has = ", ".join(f"{count:,} {split}" for count, split in zip(counts, SPLITS, strict=True))
+        left_out[name] = f"users with a value: {has}; every split needs one"
+        if named:
+            others = [other for other in labels.classes if other != name]
+            raise InsufficientDataError(f"attribute {name!r}: {left_out[name]}; bring more values, or leave it out: attributes={others}")
+    names = list(labels.classes)
+    return AttributeLabels({names[column]: labels.classes[names[column]] for column in kept}, labels.labels_UA[:, kept], left_out)
 
 
 def _coded(values: pa.Array) -> tuple[tuple[str, ...], NDArray[np.int32]]:

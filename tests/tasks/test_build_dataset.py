@@ -55,7 +55,13 @@ ITEMS: list[Event] = [
     *((user, "i1", "news", "2026-03-29T10:00:00") for user in FILLERS[::2]),
 ]
 ITEM_SEQ_NO = [0, 0, 0, 2, 1] + [0] * (len(ITEMS) - 5)
-USERS = {"user_id": ["ann", "bob", "u00", "late"], "colour": ["red", "blue", None, "green"], "code": [1, 2, None, 3], "country": ["de"] * 4}
+# u12 is a user of the validation split, u25 of the test split.
+USERS = {
+    "user_id": ["ann", "bob", "u00", "u12", "u25", "late"],
+    "colour": ["red", "blue", None, "red", "blue", "green"],
+    "code": [1, 2, None, 1, 2, 3],
+    "country": ["de"] * 6,
+}
 
 
 def _publish(settings: Settings, log: LogSchema, rows: pa.Table) -> None:
@@ -73,10 +79,10 @@ def _publish_part(uri: str, rows: pa.Table, **facts: str) -> None:
     manifest.write(Manifest(kind="curated", uri=uri, digest=f"digest of {uri[-13:]}", rows={"accepted": len(rows)}, facts=named))
 
 
-def _filled(settings: Settings) -> Settings:
+def _filled(settings: Settings, users: dict[str, list] = USERS) -> Settings:
     _publish(settings, APP_LOGS, app_log(APPS))
     _publish(settings, ITEM_LOGS, item_log(ITEMS, ITEM_SEQ_NO))
-    _publish_part(curated.users_uri(settings), pa.table(USERS))
+    _publish_part(curated.users_uri(settings), pa.table(users))
     return settings
 
 
@@ -194,6 +200,13 @@ def test_attribute_labels_come_from_the_users_table(built: dict, dataset: Datase
         "code": "it re-codes colour",
         "country": "1 values among the users; an attribute needs 2 to 50",
     }
+
+
+def test_an_attribute_that_no_user_of_a_split_has_a_value_of_is_left_out_before_anything_is_trained(settings: Settings) -> None:
+    _, dataset = _build(_filled(settings, {"user_id": ["ann", "bob"], "colour": ["red", "blue"]}))
+    assert dataset.skipped["attribute"] == (
+        "no column of the users table can be predicted (colour: users with a value: 2 train, 0 validation, 0 test; every split needs one)"
+    )
 
 
 def test_the_manifest_counts_what_was_written(built: dict) -> None:
