@@ -26,7 +26,7 @@ class DatasetConfig(Config):
     """How curated logs become a point-in-time dataset."""
 
     cut: date | None = Field(
-        None, description="Cut T, 00:00 UTC: histories end before it, activity labels start at it. Empty: end of data minus the horizon."
+        None, description="Cut T, 00:00 UTC: histories end before it, activity labels start at it. Empty: end of the item log minus the horizon."
     )
     horizon_days: int | None = Field(
         None,
@@ -37,8 +37,8 @@ class DatasetConfig(Config):
     )
     attributes: tuple[str, ...] | None = Field(
         None,
-        description="Columns of the users table to predict. Empty: every column of 2 to 50 values that has one in every split of the users "
-        "and does not re-code another.",
+        description="Columns of the users table to predict. Empty: every column of 2 to 50 values that train and test users have "
+        "and that does not re-code another.",
     )
     min_count: int = Field(1, ge=1, le=1_000_000, description="An app or item seen in fewer training events becomes UNKNOWN.")
     min_users: int = Field(100, ge=10, description="Fewer users than this stop the run: the 8:1:1 split would leave too few to measure on.")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mfn_core.config import DatasetConfig
 from mfn_core.data import fitting, window
-from mfn_core.data.attributes import AttributeLabels, attribute_labels, labelled_in_every_split
+from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
 from mfn_core.data.batching import HELD_OUT_EVENTS
 from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shard_path, write_facts, write_shard
 from mfn_core.data.leaks import prove_no_leak
@@ -146,14 +146,23 @@ def _check_planned(planned: Mapping[str, Any], partitions: Mapping[View, list[Ma
 
 
 def _choose_window(events: Events, config: DatasetConfig) -> Window:
-    end = window.end_of_data(events.last_time())
+    ends = {view: window.end_of_data(last) for view, last in events.last_times().items()}
     cut = None if config.cut is None else window.seconds_of(config.cut)
-    if "micro" not in events.logs:
-        return Window(end if cut is None else cut, None, _NO_ITEM_LOG)
+    if "micro" not in ends:
+        return Window(ends["macro"] if cut is None else cut, None, _NO_ITEM_LOG)
+    _tell_ends(ends)
     first_event_U, micro_event_U = events.user_spans(cut)
-    return window.choose_window(
-        end=end, cut=config.cut, horizon_days=config.horizon_days, first_event_U=first_event_U, micro_event_U=micro_event_U
+    # The end of the item log: a horizon that reaches beyond it would call those inactive whose events are not there yet.
+    chosen = window.choose_window(
+        end=ends["micro"], cut=config.cut, horizon_days=config.horizon_days, first_event_U=first_event_U, micro_event_U=micro_event_U
     )
+    return replace(chosen, cut=max(ends.values())) if chosen.horizon_days is None and cut is None else chosen
+
+
+def _tell_ends(ends: Mapping[View, int]) -> None:
+    if len(set(ends.values())) > 1:
+        days = ", ".join(f"{LOGS[view].dataset} before {window.day_of(end)}" for view, end in ends.items())
+        _log.warning("the logs end on different days (%s): if one is incomplete, ingest the rest of it and train again", days)
 
 
 def _population(events: Events, chosen: Window, users: pa.Table | None, config: DatasetConfig) -> _Population:
@@ -179,7 +188,7 @@ def _population(events: Events, chosen: Window, users: pa.Table | None, config: 
         shard_starts=np.append(0, np.cumsum(np.bincount(shard_of, minlength=config.num_shards))),
         split_B=split_B,
         activity_time_B=events.activity_times(chosen, user_ids),
-        attributes=labelled_in_every_split(labels, split_B, named=config.attributes is not None),
+        attributes=learnable_and_measurable(labels, split_B, named=config.attributes is not None),
     )
 
 

@@ -37,10 +37,10 @@ class Events:
         logs = {view: _load(connection, found) for view, found in partitions.items()}
         return cls(connection, logs, {view: _users(connection, view, log) for view, log in logs.items()})
 
-    def last_time(self) -> int:
-        """Time of the last event of either log, in seconds UTC."""
-        lasts = [_seconds(users.agg(last=users.last_event.max()).to_pyarrow()["last"]) for users in self.users.values()]
-        return int(np.max(lasts))
+    def last_times(self) -> dict[View, int]:
+        """Time of the last event of each log, in seconds UTC."""
+        lasts = {view: users.agg(last=users.last_event.max()).to_pyarrow()["last"] for view, users in self.users.items()}
+        return {view: int(_seconds(last)[0]) for view, last in lasts.items()}
 
     def user_spans(self, cut: int | None) -> tuple[Ints, Ints]:
         """First event of each user in either log, and the micro event that ``choose_window`` asks for."""

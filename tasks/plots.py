@@ -141,9 +141,11 @@ def embedding_map(embedding_BD: NDArray[np.floating], groups: Mapping[str, NDArr
         path: of the PNG.
     """
     centred = embedding_BD - embedding_BD.mean(0)
+    # One user alone has one component: a second row keeps the picture's second axis, at 0.
+    centred = np.pad(centred, ((0, max(0, 2 - len(centred))), (0, 0)))
     _, singular, components = np.linalg.svd(centred, full_matrices=False)
     share = singular**2 / max(float((singular**2).sum()), 1e-12)
-    points = centred @ components[:2].T
+    points = centred[: len(embedding_BD)] @ components[:2].T
     figure, ((axes,),) = _figure(1, 1, 6.8, 5.8, squeeze=False)
     for (name, members), colour in zip(groups.items(), _colours(len(groups)), strict=True):
         axes.scatter(

@@ -66,8 +66,8 @@ def attribute_labels(users: pa.Table, user_ids: Sequence[str] | NDArray[np.objec
     )
 
 
-def labelled_in_every_split(labels: AttributeLabels, split_B: NDArray[np.int8], *, named: bool) -> AttributeLabels:
-    """Leave out the attributes of which a split has no label: they could not be learned, or not be measured after a training.
+def learnable_and_measurable(labels: AttributeLabels, split_B: NDArray[np.int8], *, named: bool) -> AttributeLabels:
+    """Leave out the attributes that no train user or no test user has a value of: what is not learned, or not measured, is no result.
 
     Args:
         labels: of the users.
@@ -79,12 +79,11 @@ def labelled_in_every_split(labels: AttributeLabels, split_B: NDArray[np.int8], 
     """
     kept, left_out = [], dict(labels.left_out)
     for column, name in enumerate(labels.classes):
-        counts = [int(((labels.labels_UA[:, column] >= 0) & (split_B == code)).sum()) for code in range(len(SPLITS))]
-        if all(counts):
+        train, test = (int(((labels.labels_UA[:, column] >= 0) & (split_B == SPLITS.index(split))).sum()) for split in ("train", "test"))
+        if train and test:
             kept.append(column)
             continue
-        has = ", ".join(f"{count:,} {split}" for count, split in zip(counts, SPLITS, strict=True))
-        left_out[name] = f"users with a value: {has}; every split needs one"
+        left_out[name] = f"{train:,} train users and {test:,} test users have a value; both splits need one"
         if named:
             others = [other for other in labels.classes if other != name]
             raise InsufficientDataError(f"attribute {name!r}: {left_out[name]}; bring more values, or leave it out: attributes={others}")

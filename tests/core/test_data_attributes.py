@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mfn_core.data.attributes import AttributeLabels, attribute_labels, labelled_in_every_split
+from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
 from mfn_core.errors import ConfigError, InsufficientDataError
 
 
@@ -81,20 +81,20 @@ def test_a_table_of_other_users_labels_nobody() -> None:
 SPLIT_B = np.array([0, 0, 1, 2], np.int8)  # ann and bob train, cai validates, dan tests
 
 
-def test_an_attribute_that_every_split_has_a_label_of_is_kept() -> None:
-    labels = _labels(colour=["red", "blue", None, "green"], warm=["no", "yes", "yes", None])
-    kept = labelled_in_every_split(labels, SPLIT_B, named=True)
+def test_an_attribute_that_train_and_test_users_have_a_value_of_is_kept() -> None:
+    labels = _labels(colour=["red", None, "blue", "green"], warm=["no", "yes", "yes", "no"])
+    kept = learnable_and_measurable(labels, SPLIT_B, named=True)
     assert (kept.classes, kept.labels_UA.tolist(), kept.left_out) == (labels.classes, labels.labels_UA.tolist(), {})
 
 
-def test_an_attribute_that_a_split_has_no_label_of_is_left_out() -> None:
+def test_an_attribute_that_no_test_user_has_a_value_of_is_left_out() -> None:
     labels = _labels(colour=[None, "blue", "red", "green"], warm=["no", "yes", "yes", "no"])
-    kept = labelled_in_every_split(labels, SPLIT_B, named=False)
+    kept = learnable_and_measurable(labels, SPLIT_B, named=False)
     assert (kept.classes, kept.labels_UA.tolist()) == ({"warm": ("no", "yes")}, [[0], [1], [1], [0]])
-    assert kept.left_out == {"colour": "users with a value: 2 train, 1 validation, 0 test; every split needs one"}
+    assert kept.left_out == {"colour": "2 train users and 0 test users have a value; both splits need one"}
 
 
-def test_a_named_attribute_that_a_split_has_no_label_of_is_an_error_with_the_remedy() -> None:
+def test_a_named_attribute_that_no_test_user_has_a_value_of_is_an_error_with_the_remedy() -> None:
     labels = _labels(colour=[None, "blue", "red", "green"], warm=["no", "yes", "yes", "no"])
-    with pytest.raises(InsufficientDataError, match=r"'colour': users with a value: 2 train, 1 validation, 0 test.*attributes=\['warm'\]"):
-        labelled_in_every_split(labels, SPLIT_B, named=True)
+    with pytest.raises(InsufficientDataError, match=r"'colour': 2 train users and 0 test users have a value.*attributes=\['warm'\]"):
+        learnable_and_measurable(labels, SPLIT_B, named=True)

@@ -55,7 +55,7 @@ ITEMS: list[Event] = [
     *((user, "i1", "news", "2026-03-29T10:00:00") for user in FILLERS[::2]),
 ]
 ITEM_SEQ_NO = [0, 0, 0, 2, 1] + [0] * (len(ITEMS) - 5)
-# u12 is a user of the validation split, u25 of the test split.
+# u25 is a user of the test split.
 USERS = {
     "user_id": ["ann", "bob", "u00", "u12", "u25", "late"],
     "colour": ["red", "blue", None, "red", "blue", "green"],
@@ -131,6 +131,14 @@ def test_the_cut_is_the_end_of_data_minus_the_shortest_horizon(built: dict, data
     assert dataset.tasks == ("activity", "attribute", "recommendation")
 
 
+def test_an_app_log_that_goes_on_longer_does_not_move_the_cut(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    # With a horizon of 14 days before 2026-04-06 everybody would count as inactive in a week that has no item log yet.
+    _publish(settings, APP_LOGS, app_log([("ann", "mail", "work", "2026-04-05T08:00:00")]))
+    _, dataset = _build(_filled(settings))
+    assert (dataset.cut, dataset.horizon_days) == (seconds_of(CUT), 7)
+    assert "the logs end on different days (app_logs before 2026-04-06, item_logs before 2026-03-30)" in caplog.text
+
+
 def test_histories_hold_events_before_the_cut_only(dataset: Dataset) -> None:
     # i4 and i5 are held out, so the vocabulary has never met them
     assert _history(dataset, "ann") == (["mail", "bank", "chat"], ["i1", "i2", "i3", "<unknown>", "<unknown>"])
@@ -202,10 +210,10 @@ def test_attribute_labels_come_from_the_users_table(built: dict, dataset: Datase
     }
 
 
-def test_an_attribute_that_no_user_of_a_split_has_a_value_of_is_left_out_before_anything_is_trained(settings: Settings) -> None:
+def test_an_attribute_that_no_test_user_has_a_value_of_is_left_out_before_anything_is_trained(settings: Settings) -> None:
     _, dataset = _build(_filled(settings, {"user_id": ["ann", "bob"], "colour": ["red", "blue"]}))
     assert dataset.skipped["attribute"] == (
-        "no column of the users table can be predicted (colour: users with a value: 2 train, 0 validation, 0 test; every split needs one)"
+        "no column of the users table can be predicted (colour: 2 train users and 0 test users have a value; both splits need one)"
     )
 
 
