@@ -171,7 +171,7 @@ def _predictor(dataset: Dataset, threads: int) -> Any:
     torch.manual_seed(0)
     config = NetworkConfig()
     network = build_network(config, dataset.vocabularies, dataset.attribute_classes)
-    network.count(dataset.histories, dataset.held_out_B)
+    network.count(dataset.histories, dataset.held_out_B, may_return=False)
     return Predictor(Bundle(network, config, dataset.vocabularies, dict(dataset.attribute_classes), {}), "cpu")
 
 

@@ -66,7 +66,7 @@ def measure(requests: int, items: int, events: int, threads: int) -> dict[str, l
         dataset = Dataset.open(write_dataset(Path(scratch) / "dataset", Size(users=2 * requests, events=events, items=items)))
         config, bundle = NetworkConfig(), Path(scratch) / "bundle"
         network = build_network(config, dataset.vocabularies, dataset.attribute_classes)
-        network.count(dataset.histories, dataset.held_out_B)
+        network.count(dataset.histories, dataset.held_out_B, may_return=False)
         save_bundle(bundle, network, config, dataset.vocabularies, dataset.attribute_classes, {})
         settings = Settings(var=Path(scratch) / "var")
         run_id = tracking.open_run(settings, "benchmark", {}, {})

@@ -26,7 +26,8 @@ class DatasetConfig(Config):
     """How curated logs become a point-in-time dataset."""
 
     cut: date | None = Field(
-        None, description="Cut T, 00:00 UTC: histories end before it, activity labels start at it. Empty: end of the item log minus the horizon."
+        None,
+        description="Cut T, 00:00 UTC: histories end before it, activity labels start at it. Empty: end of the item log minus the horizon.",
     )
     horizon_days: int | None = Field(
         None,
@@ -132,7 +133,11 @@ class TrainingConfig(Config):
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of weights that is kept (default preset).")
     head_epochs: int = Field(60, ge=1, le=10_000, description="Upper limit of passes that a label's reader learns from (default preset).")
     head_patience: int = Field(10, ge=1, le=1000, description="Passes without a better validation loss before a reader stops.")
-    mask_seen: bool = Field(True, description="Full ranking leaves out items the user has already met, except the target.")
+    mask_seen: bool = Field(
+        True,
+        description="Rankings and recommendations leave out items the user has already met; a target that returns is ranked against new "
+        "items alone. Switch it off where users return to items, as to songs or groceries.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train. auto: cuda where there is one.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where the GPU or CPU computes it in hardware, else float32."

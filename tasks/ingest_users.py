@@ -21,6 +21,7 @@ _SETTING = "MFN_USER_COLUMNS"
 _NAME = re.compile(r"[\w.\- ]+")  # what can name figures in MLflow, and files
 _COPIES, _ROWS, _PART = "/copies", "/rows", "/part"  # by their first letter no attributes: see _NAME
 _NAMED = 5
+_FIRST_INEXACT = 2.0**53  # from here on not every integer is a float
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
     """Read the users table and publish it.
 
     Columns other than ``user_id`` are attributes, kept as strings; null means unlabelled, as is every user of a file that lacks the
-    column. Columns that are neither string, integer nor boolean, or whose names MLflow refuses, are left out with a warning.
+    column. Whole numbers are integers, whatever their type: tables written by pandas hold integers with gaps as floats. Columns that
+    are neither string, integer nor boolean, or whose names MLflow refuses, are left out with a warning.
 
     Returns:
         The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged. A table that is no longer delivered
@@ -56,6 +58,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
     with engine.connect(settings) as connection, raw.corrupt_files_named(source.uris):
         groups = [[each.uri for each in group] for group in raw.group_by_schema(footers)]
         tables = [engine.read_parquet(connection, uris, with_origin=True).join(engine.paths(uris), engine.FILE) for uris in groups]
+        columns = _without_fractions(tables, columns)
         typed = [_typed(table, columns) for table in tables]
         _quarantine(settings, [table.filter(~_has_id(table[columns[USER_ID]].cast("string"))) for table in tables])
         kept = ibis.union(*(rows.filter(_has_id(rows[USER_ID])) for rows in typed))
@@ -108,11 +111,37 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
     return usable
 
 
+def _without_fractions(tables: Sequence[Table], columns: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the columns of numbers that are not whole: they have no classes."""
+    measured = {
+        name
+        for table in tables
+        for name, column in columns.items()
+        if column in table.columns and table[column].type().is_floating() and (~_is_whole(table[column])).any().to_pyarrow().as_py()
+    }
+    if measured:
+        logger.warning(
+            "users: left out %s: not all of its numbers are whole; make classes of them, or leave it", ", ".join(sorted(measured))
+        )
+    return {name: column for name, column in columns.items() if name not in measured}
+
+
+def _is_whole(numbers: ibis.expr.types.FloatingValue) -> ibis.expr.types.BooleanValue:
+    """True for a gap too, be it null or not a number."""
+    exact = (numbers.abs() < _FIRST_INEXACT) & (numbers % 1 == 0)  # a cast to integers stops at the first that is none
+    return (numbers.isnan() | exact).fill_null(True)
+
+
 def _typed(table: Table, columns: Mapping[str, str]) -> Table:
     """The id and every attribute as strings; an attribute that the files lack is null."""
-    return table.select(
-        **{name: table[column].cast("string") if column in table.columns else ibis.null("string") for name, column in columns.items()}
-    )
+
+    def text(column: str) -> ibis.expr.types.StringValue:
+        if column not in table.columns:
+            return ibis.null("string")
+        value = table[column]
+        return (value.isnan().ifelse(None, value).cast("int64") if value.type().is_floating() else value).cast("string")
+
+    return table.select(**{name: text(column) for name, column in columns.items()})
 
 
 def _has_id(user_id: ibis.expr.types.StringColumn) -> ibis.expr.types.BooleanColumn:

@@ -61,7 +61,10 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 _IDENTIFIER = Rule("string or integer", lambda kind: _is_string(kind) or pa.types.is_integer(kind))
-_ATTRIBUTE = Rule("string, integer or boolean", lambda kind: _IDENTIFIER.fits(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind))
+_OTHER_ATTRIBUTES = (pa.types.is_boolean, pa.types.is_floating, pa.types.is_null)
+_ATTRIBUTE = Rule(
+    "string, integer, boolean or whole number", lambda kind: _IDENTIFIER.fits(kind) or any(fits(kind) for fits in _OTHER_ATTRIBUTES)
+)
 
 
 def first_load(settings: Settings, log: LogSchema) -> Source | None:

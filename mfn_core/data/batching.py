@@ -3,7 +3,8 @@
 ========== ================================== ============================== ==========================
 prefix     micro input                        macro input                    targets
 ========== ================================== ============================== ==========================
-train      all but the held-out events        all of the histories           next id at each position
+train      all but the held-out events        all; where they are more than  next id at each position
+                                              the window, see ``macro_stops``
 validation all but the last two               strictly before the target     the last but one
 test       all but the last                   strictly before the target     the last
 full       all                                all                            none
@@ -79,6 +80,8 @@ def collate(
     is_ranking = prefix in ("validation", "test")
     if is_ranking:
         macro_stop_B = macro_first_B + histories.macro_before[micro_stop_B]
+    elif prefix == "train":
+        macro_stop_B = macro_stops(histories, rows_B, held_B, max_macro_length)
     macro_window = _Window(macro_first_B, macro_stop_B, max_macro_length)
     micro_window = _Window(micro_first_B, micro_stop_B, max_micro_length)
 
@@ -108,6 +111,26 @@ def collate(
         activity_B=torch.from_numpy(_activity(activity_B, rows_B)),
         attributes_BA=torch.from_numpy(_attributes(attributes_BA, rows_B)),
     )
+
+
+def macro_stops(histories: Histories, rows_B: Ints, held_B: Ints, max_length: int) -> Ints:
+    """Where the app events end that users are trained on, as positions in the macro view.
+
+    At the end of the history where the window holds all of it. Where it does not, with what is known at the last item to learn: an
+    app log may be so dense that the latest events all lie after it, and then no item would ever be learned from an app.
+
+    Args:
+        histories: of all users.
+        rows_B: users, as positions in ``histories``.
+        held_B: micro events held out of each of them.
+        max_length: of the window.
+    """
+    macro, micro = histories.macro, histories.micro
+    first_B, stop_B = macro.offsets[rows_B], macro.offsets[rows_B + 1]
+    micro_first_B, last_B = micro.offsets[rows_B], micro.offsets[rows_B + 1] - held_B - 1
+    is_cut_short_B = (stop_B - first_B > max_length) & (last_B > micro_first_B)
+    known_B = np.take(histories.macro_before, last_B, mode="clip") if len(micro.ids) else np.zeros_like(first_B)
+    return np.where(is_cut_short_B, first_B + np.maximum(known_B, max_length), stop_B)
 
 
 def batches(lengths: Ints, batch_size: int, *, seed: int = 0, epoch: int = 0, shuffle: bool) -> Iterator[Ints]:

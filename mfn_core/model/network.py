@@ -137,10 +137,16 @@ class MacroMicroFusionNetwork(nn.Module):
             encoded = replace(encoded, micro_hidden_BLD=torch.zeros_like(encoded.micro_hidden_BLD))
         return encoded
 
-    def count(self, histories: Histories, held_out_B: NDArray[np.int8]) -> None:
-        """Counts what follows what, and how often each item and app occurs, in the events that are not held out."""
+    def count(self, histories: Histories, held_out_B: NDArray[np.int8], *, may_return: bool) -> None:
+        """Counts what follows what, and how often each item and app occurs, in the events that are not held out.
+
+        Args:
+            histories: of all users.
+            held_out_B: micro events held out per user.
+            may_return: whether an item may follow itself; not where items that the user has met are never ranked.
+        """
         for table in (self.successors, self.neighbours):
-            table.fit(histories.micro, held_out_B)
+            table.fit(histories.micro, held_out_B, may_return=may_return)
         popularity_N = item_shares(histories.micro, held_out_B, len(self.items.bias))
         self.items.start_from(popularity_N)
         self.blend.log_popularity_N.copy_(torch.from_numpy(np.log(popularity_N)))

@@ -58,10 +58,16 @@ class Transitions(nn.Module):
         self.successors_NM: Tensor
         self.gains_NM: Tensor
 
-    def fit(self, micro: ViewHistories, held_out_B: NDArray[np.int8]) -> None:
-        """Counts pairs of events that are not held out; UNKNOWN items and repetitions of an item take no part."""
+    def fit(self, micro: ViewHistories, held_out_B: NDArray[np.int8], *, may_return: bool) -> None:
+        """Counts pairs of events that are not held out; UNKNOWN items take no part.
+
+        Args:
+            micro: histories of all users.
+            held_out_B: micro events held out per user.
+            may_return: whether an item may follow itself; not where items that the user has met are never ranked.
+        """
         num_items, num_kept = self.successors_NM.shape
-        items, successors, counts = _pair_counts(micro, held_out_B, self.window, num_items)
+        items, successors, counts = _pair_counts(micro, held_out_B, self.window, num_items, may_return)
         totals_N = np.bincount(items, weights=counts, minlength=num_items)
         lifts = counts / (totals_N[items] + _KAPPA) / item_shares(micro, held_out_B, num_items)[successors]
         order = np.lexsort((successors, -counts, items))
@@ -110,7 +116,7 @@ def _is_training(micro: ViewHistories, held_out_B: NDArray[np.int8]) -> NDArray[
 
 
 def _pair_counts(
-    micro: ViewHistories, held_out_B: NDArray[np.int8], window: int, num_items: int
+    micro: ViewHistories, held_out_B: NDArray[np.int8], window: int, num_items: int, may_return: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Item, later item, and how often: each pair of events d apart counts 1 / d."""
     owner = np.repeat(np.arange(len(held_out_B)), micro.lengths)
@@ -121,7 +127,7 @@ def _pair_counts(
     for lag in range(1, window + 1):
         first = events[events + lag < stops]
         items, successors = micro.ids[first].astype(np.int64), micro.ids[first + lag].astype(np.int64)
-        counted = (items > UNKNOWN) & (successors > UNKNOWN) & (items != successors)
+        counted = (items > UNKNOWN) & (successors > UNKNOWN) & (may_return | (items != successors))
         keys.append(items[counted] * num_items + successors[counted])
         weights.append(np.full(int(counted.sum()), 1 / lag))
     pairs, inverse = np.unique(np.concatenate(keys), return_inverse=True)

@@ -12,13 +12,14 @@ from mfn_core.schema import SPLITS
 
 
 def learnable_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """Users who teach something: a next item, or a label of the train split."""
+    """Users who teach something: a next item, a label of the train split, or, where there are app logs alone, a next app."""
     activity_B, attributes_BA = train_labels(dataset)
-    has_next_B = dataset.histories.micro.lengths - dataset.held_out_B >= 2
+    macro, micro = dataset.histories.macro, dataset.histories.micro
+    has_next_B = micro.lengths - dataset.held_out_B >= 2 if len(micro.ids) else macro.lengths >= 2
     rows = np.flatnonzero(has_next_B | (activity_B >= 0) | (attributes_BA >= 0).any(axis=1))
     if len(rows) == 0:
         raise InsufficientDataError(
-            f"none of the dataset's {len(dataset.histories)} users has two item events or a label to learn from; "
+            f"none of the dataset's {len(dataset.histories)} users has two events or a label to learn from; "
             f"ingest more days, or a users table with attributes"
         )
     return rows

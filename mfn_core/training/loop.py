@@ -140,7 +140,7 @@ class _Run:
         self._network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
         self._counted: frozenset[str] = frozenset()
         if isinstance(self._network, MacroMicroFusionNetwork):
-            self._network.count(dataset.histories, dataset.held_out_B)
+            self._network.count(dataset.histories, dataset.held_out_B, may_return=not config.mask_seen)
             self._counted = self._network.counted_names  # as large as the items' tables, and the same in all epochs: never copied
         self._network.to(self.device)
         self._sampling, tables = sampling_of(self._network, dataset, config, self.device, ranks)

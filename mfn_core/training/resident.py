@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mfn_core.config import NetworkConfig
 from mfn_core.data.batch import Batch
+from mfn_core.data.batching import macro_stops
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.schema import PAD, UNKNOWN
@@ -60,8 +61,9 @@ class ResidentHistories:
     ) -> None:
         macro, micro = dataset.histories.macro, dataset.histories.micro
         held_U = dataset.held_out_B.astype(np.int64)
-        macro_bounds = _windows(macro, np.zeros_like(held_U), config.max_macro_length)
-        micro_bounds = _windows(micro, held_U, config.max_micro_length)
+        users_U = np.arange(len(held_U))
+        macro_bounds = _windows(macro, macro_stops(dataset.histories, users_U, held_U, config.max_macro_length), config.max_macro_length)
+        micro_bounds = _windows(micro, micro.offsets[1:] - held_U, config.max_micro_length)
         self._longest = config.max_macro_length, config.max_micro_length
         self._macro_lengths_U, self._micro_lengths_U = (stops - starts for starts, stops in (macro_bounds, micro_bounds))
         self._targets_U = _num_targets(micro, *micro_bounds)
@@ -148,8 +150,7 @@ class _Window:
         return values[(self._events_BL + ahead).clamp(max=len(values) - 1)].long() * self._is_event_BL
 
 
-def _windows(view: ViewHistories, held_out_U: Rows, max_length: int) -> tuple[Rows, Rows]:
-    stops_U = view.offsets[1:] - held_out_U
+def _windows(view: ViewHistories, stops_U: Rows, max_length: int) -> tuple[Rows, Rows]:
     return np.maximum(view.offsets[:-1], stops_U - max_length), stops_U
 
 

@@ -72,6 +72,19 @@ def test_train_reads_items_up_to_the_held_out_ones_and_all_apps(histories: Histo
     assert batch.macro_lengths_B.tolist() == [4, 0, 1]
 
 
+def test_a_window_too_short_for_all_apps_ends_with_those_before_the_last_item_to_learn(histories: Histories) -> None:
+    # ann learns i2 and i3, and before i3 she had opened a1 alone: the first two apps, not the last two, which no item to learn has seen
+    batch = _collate(histories, [ANN], max_macro_length=2)
+    assert batch.macro_ids_BL.tolist() == [[2, 3]]
+    assert batch.asof_BL.tolist() == [[0, 0, 1]]
+
+
+def test_a_user_without_an_item_to_learn_keeps_the_latest_apps() -> None:
+    apps = [("dan", app, "work", f"2026-03-04T12:00:{second}") for app, second in (("a1", 10), ("a2", 20), ("a3", 30))]
+    few = build_histories(app_log(apps), item_log([("dan", "i1", "news", "2026-03-04T12:00:15")]), ["dan"], _vocabularies())
+    assert _collate(few, [0], max_macro_length=2).macro_ids_BL.tolist() == [[3, 4]]
+
+
 def test_labels_are_told_each_id_once_from_before_the_window_too(histories: Histories) -> None:
     often = build_histories(
         app_log([("ann", app, "work", f"2026-03-04T12:00:0{second}") for second, app in enumerate(("a1", "a3", "a1", "a2", "a3"))]),

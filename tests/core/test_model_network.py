@@ -244,7 +244,7 @@ class TestDefaultNetwork:
     def test_counts_are_those_of_events_that_are_not_held_out(self) -> None:
         network = tiny_network()
         macro, micro = histories_of([3, 3, 3, 4]), histories_of([5, 6, 7, 8, 9])
-        network.count(Histories(np.array(["ann"], object), macro, micro, np.zeros(5, np.int32)), np.array([2], np.int8))
+        network.count(Histories(np.array(["ann"], object), macro, micro, np.zeros(5, np.int32)), np.array([2], np.int8), may_return=False)
         assert network.successors.successors_NM[:, :2].tolist() == [[0, 0]] * 5 + [[6, 0], [7, 0]] + [[0, 0]] * 3
         assert network.neighbours.successors_NM[:, :2].tolist() == [[0, 0]] * 5 + [[6, 7], [7, 0]] + [[0, 0]] * 3
         items, apps = (head.bias.exp() / head.bias.exp().max() for head in (network.items, network.apps))

@@ -10,9 +10,11 @@ from mfn_core.model.transitions import Gains, Transitions, item_shares
 from tests.batches import histories_of
 
 
-def fitted(*ids: list[int], window: int = 1, held_out: int = 0, num_items: int = 6, num_successors: int = 2) -> Transitions:
+def fitted(
+    *ids: list[int], window: int = 1, held_out: int = 0, num_items: int = 6, num_successors: int = 2, may_return=False
+) -> Transitions:
     table = Transitions(num_items=num_items, num_successors=num_successors, window=window)
-    table.fit(histories_of(*ids), np.full(len(ids), held_out, np.int8))
+    table.fit(histories_of(*ids), np.full(len(ids), held_out, np.int8), may_return=may_return)
     return table
 
 
@@ -57,7 +59,7 @@ class TestCounting:
 
     def test_what_is_held_out_is_told_per_user(self) -> None:
         table = Transitions(num_items=6, num_successors=2, window=1)
-        table.fit(histories_of([2, 3, 4], [4, 5]), np.array([2, 0], np.int8))
+        table.fit(histories_of([2, 3, 4], [4, 5]), np.array([2, 0], np.int8), may_return=False)
         assert gains_of(table) == {4: {5: lift(1, 1, 1 / 3)}}
 
     def test_unknown_takes_no_part_but_takes_its_place(self) -> None:
@@ -66,6 +68,10 @@ class TestCounting:
 
     def test_a_repetition_takes_no_part(self) -> None:
         assert gains_of(fitted([2, 2, 3], window=2)) == {2: {3: lift(1.5, 1.5, 1 / 3)}}
+
+    def test_where_items_return_a_repetition_is_a_pair_like_any_other(self) -> None:
+        table = fitted([2, 2, 3], window=1, may_return=True)
+        assert gains_of(table) == {2: {2: lift(1, 2, 2 / 3), 3: lift(1, 2, 1 / 3)}}
 
     def test_shares_are_of_the_known_events_that_are_not_held_out_and_never_zero(self) -> None:
         shares = item_shares(histories_of([2, 2, 3, 1, 5], [2]), np.array([1, 0], np.int8), 6)
@@ -76,7 +82,7 @@ class TestCounting:
 
     def test_counting_anew_forgets_what_was_counted(self) -> None:
         table = fitted([2, 3], [2, 4])
-        table.fit(histories_of([5, 3]), np.zeros(1, np.int8))
+        table.fit(histories_of([5, 3]), np.zeros(1, np.int8), may_return=False)
         assert gains_of(table) == {5: {3: lift(1, 1, 0.5)}}
 
     def test_nothing_is_learned(self) -> None:

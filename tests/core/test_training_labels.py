@@ -26,7 +26,7 @@ Weights = dict[str, torch.Tensor]
 def fresh(dataset: Dataset = DATASET) -> MacroMicroFusionNetwork:
     torch.manual_seed(0)
     network = build_network(NETWORK, dataset.vocabularies, dataset.attribute_classes)
-    network.count(dataset.histories, dataset.held_out_B)
+    network.count(dataset.histories, dataset.held_out_B, may_return=False)
     return network.eval()
 
 

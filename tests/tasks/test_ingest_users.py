@@ -38,6 +38,18 @@ def test_attributes_become_strings_and_null_means_unlabelled(settings):
     assert made["facts"]["attributes"] == ["gender", "age_code", "member"]
 
 
+def test_integers_with_gaps_that_pandas_wrote_as_floats_are_integers(settings):
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann", "bob", "cai"], "age_code": [18.0, float("nan"), None]}))
+    ingest_users(settings)
+    assert [user["age_code"] for user in published(settings)] == ["18", None, None]
+
+
+def test_numbers_that_are_not_whole_are_left_out_and_the_log_says_so(settings, caplog):
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann", "bob"], "gender": ["F", "M"], "height": [1.7, 2.0]}))
+    assert ingest_users(settings)["facts"]["attributes"] == ["gender"]
+    assert "left out height: not all of its numbers are whole" in caplog.text
+
+
 def test_a_folder_of_files_is_one_table(settings):
     deliver(settings, "users/a.parquet", pa.table({"user_id": ["ann"], "gender": ["F"]}))
     deliver(settings, "users/b.parquet", pa.table({"user_id": ["bob"], "gender": pa.array(["M"]).dictionary_encode()}))
@@ -55,10 +67,13 @@ def test_a_column_that_some_files_lack_is_null_for_their_users(settings):
 
 def test_a_column_that_is_no_attribute_in_one_file_alone_is_refused(settings):
     deliver(settings, "users/a.parquet", pa.table({"user_id": ["ann"], "height": ["tall"]}))
-    file = deliver(settings, "users/b.parquet", pa.table({"user_id": ["bob"], "height": [1.7]}))
+    file = deliver(settings, "users/b.parquet", pa.table({"user_id": ["bob"], "height": [[1.7]]}))
     with pytest.raises(SchemaError) as caught:
         ingest_users(settings)
-    assert str(caught.value) == f"{file}: column height is double, expected string, integer or boolean; cast it in the source"
+    assert (
+        str(caught.value)
+        == f"{file}: column height is list<element: double>, expected string, integer, boolean or whole number; cast it in the source"
+    )
 
 
 def test_a_mapped_column_that_no_file_has(settings):
@@ -120,7 +135,7 @@ def test_columns_are_mapped_by_the_setting(settings):
 
 
 def test_a_column_that_is_no_attribute_is_left_out_and_the_log_says_so(settings, caplog):
-    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "height": [1.7]}))
+    file = deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "height": [[1.7]]}))
     ingest_users(settings)
     assert published(settings) == [{"user_id": "ann"}]
     assert f"left out height ({file})" in caplog.text
