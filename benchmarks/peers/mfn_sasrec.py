@@ -9,15 +9,13 @@ what the network reaches without the tables.
 """
 
 import argparse
-import contextlib
-import itertools
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import DROPOUT, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
+from benchmarks.peers.program import DROPOUT, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
 from benchmarks.peers.ranking import figures
 from mfn_core.training import worker
 
@@ -27,44 +25,10 @@ def main(options: argparse.Namespace) -> None:
     # Imported late, as the worker does: memory is allocated by the rules above from the first tensor on.
     import torch
 
+    from benchmarks.peers.metered_run import MeteredRun
     from mfn_core.config import NetworkConfig, TrainingConfig
-    from mfn_core.data.batch import Batch
     from mfn_core.data.batching import HELD_OUT_EVENTS
     from mfn_core.data.dataset import Dataset
-    from mfn_core.inference.predictor import Predictor
-    from mfn_core.model.bundle import Bundle
-    from mfn_core.model.losses import Losses
-    from mfn_core.schema import UNKNOWN
-    from mfn_core.training import loop
-    from mfn_core.training.blending import fit_blend
-
-    class TimeIsUpError(Exception):
-        """The seconds are over."""
-
-    class MeteredRun(loop._Run):
-        """The run of the product, which tells a meter of each step and stops when its seconds are over."""
-
-        meter: Meter
-
-        def _losses(self, batch: Batch, num_targets: int | None = None) -> Losses:
-            if self.meter.step(len(batch.rows_B), int((batch.targets_BL > UNKNOWN).sum())):
-                raise TimeIsUpError
-            return super()._losses(batch, num_targets)
-
-        def train(self) -> None:
-            """Epochs without validation until the seconds are over."""
-            with loop._deterministic(self.device), contextlib.suppress(TimeIsUpError):
-                for epoch in itertools.count(1):
-                    self._learn(epoch, time.monotonic())
-
-        def finished(self) -> Predictor:
-            """The predictor of the averaged and blended network."""
-            with loop._deterministic(self.device), self._autocast(), self._average.applied():
-                fit_blend(self._network.blend, self._validation.answers(self._network))
-                weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
-            self._network.load_state_dict(weights)
-            bundle = Bundle(self._network, self._network_config, self._dataset.vocabularies, dict(self._dataset.attribute_classes), {})
-            return Predictor(bundle, "cpu")
 
     torch.set_num_threads(options.threads)
     meter = Meter(options.seconds)

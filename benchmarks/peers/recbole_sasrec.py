@@ -17,7 +17,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
-from benchmarks.peers.common import DROPOUT, ENDLESS, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
+from benchmarks.peers.program import DROPOUT, ENDLESS, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
 from benchmarks.recbole.run import OurTrainer, in_recbole_words, network, prepare
 from mfn_core.data.dataset import Dataset
 

@@ -18,7 +18,7 @@ from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
-from benchmarks.peers.common import (
+from benchmarks.peers.program import (
     DROPOUT,
     ENDLESS,
     LEARNING_RATE,

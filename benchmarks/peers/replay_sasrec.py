@@ -31,7 +31,7 @@ from replay.nn.loss import CE, CESampled, LogInCE
 from replay.nn.sequential import LengthBucketedQueryEncoder, SasRec
 from replay.nn.transform.template import make_default_sasrec_transforms
 
-from benchmarks.peers.common import (
+from benchmarks.peers.program import (
     DROPOUT,
     ENDLESS,
     LEARNING_RATE,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.common import TEST, TRAIN, VALIDATION, Sequences
+from benchmarks.peers.program import TEST, TRAIN, VALIDATION, Sequences
 from mfn_core.data.dataset import Dataset
 from mfn_core.schema import SPLITS, UNKNOWN
 from tasks.atomic_files import split_of_targets
