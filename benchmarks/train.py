@@ -99,7 +99,7 @@ def equal_time(options: argparse.Namespace, chosen: Sequence[str], run: Callable
     figures: dict[str, float | None] = {f"ndcg10_equal_time_{system}": best.get(system) for system in ("mfn", *_PEERS, "recbole")}
     figures["ndcg10_minus_best_peer_equal_time"] = best["mfn"] - max(peers) if "mfn" in best and peers else None
     figures |= {f"ndcg10_equal_time_{name}": value for name, value in mean.items()}
-    figures["eval_users_per_s_vs_replay"] = _ratio(fastest, ("replay",))
+    figures["eval_users_per_s_vs_replay_equal_time"] = _ratio(fastest, ("replay",))
     figures |= {f"eval_users_per_s_{name}": value for name, value in users.items()}
     figures |= {f"epochs_equal_time_{name}": _median(runs[name], "epochs") for name in chosen}
     for name in (name for name in chosen if WAYS[name].system == "mfn"):
