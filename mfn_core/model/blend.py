@@ -4,8 +4,8 @@
 
 A log-linear pool (Genest & Zidek 1986) of experts that learned apart. Were the tables in the score that the network trains on, they would
 answer for it early, and the network would learn less (docs/experiments.md); so the shares are fitted after each epoch, on held-out events
-(``training/blending.py``). With a sharpness of 0 and shares of 1 the score is that of a bigram that may skip, smoothed by popularity: what
-simple rules of counts know is a special case.
+(``training/blending.py``). With a sharpness of 0, pi = 1 and alpha = (0, 0, 1) the score is the logarithm of P(j) + sum_k P(j | i_k) / k, a
+bigram that may skip, smoothed by popularity: what simple rules of counts know is a special case.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ import torch
 
 from mfn_core.model.blend import ItemBlend
 from mfn_core.model.scoring import ItemScores
-from mfn_core.model.transitions import Gains
+from mfn_core.model.transitions import Gains, Transitions
 
 # One user, items 0 to 3: the network says 0, 0, 2, 4; two sources name one or two items each.
 OWN = ItemScores.plain(torch.tensor([[2.0]]), torch.tensor([[0.0], [0.0], [1.0], [1.5]]), torch.tensor([0.0, 0.0, 0.0, 1.0]))
@@ -40,7 +40,7 @@ def test_every_source_has_its_own_share_and_the_same_item_gains_from_each() -> N
 
 
 def test_the_smoothed_bigram_is_a_special_case() -> None:
-    """No network, shares of 1: the softmax is P(j) + n_ij / (n_i + kappa), normalized."""
+    """No network, popularity and the one source with shares of 1: the softmax is P(j) + n_ij / (n_i + kappa), normalized."""
     blend = ItemBlend(5, [1.0])
     blend.log_popularity_N.copy_(torch.tensor([1e-9, 1e-9, 0.4, 0.4, 0.2]).log())
     blend.sharpness.zero_()
@@ -50,6 +50,22 @@ def test_the_smoothed_bigram_is_a_special_case() -> None:
     scores = blend(anything, [Gains(torch.tensor([[3]]), torch.tensor([[math.log(1 + 0.4 / 0.4)]]))])
     dense_BN = (scores.query_PD @ scores.weight_ND.T + scores.bias_N).scatter_add(1, scores.gaining_PM, scores.gains_PM)
     torch.testing.assert_close(dense_BN.softmax(1)[0, 2:], torch.tensor([0.4, 0.8, 0.2]) / 1.4)
+
+
+def test_the_smoothed_bigram_that_may_skip_is_a_special_case() -> None:
+    """No network, pi = 1, alpha = (0, 0, 1): the softmax is P(j) + sum_k P(j | i_k) / k, normalized."""
+    popularity = torch.tensor([1e-9, 1e-9, 0.4, 0.4, 0.2])
+    chances = torch.tensor([0.3, 0.1, 0.5, 0.2])  # of 3 and 4 after the latest item, of 3 and 2 after the one before
+    items_BM = torch.tensor([[3, 4, 3, 2]])
+    product = Gains(items_BM, torch.log1p(chances / popularity[items_BM]))
+    mixture = Transitions(num_items=5, num_successors=2, window=2).mixture(product)
+    blend = ItemBlend(5, [0.0, 0.0, 1.0])
+    blend.log_popularity_N.copy_(popularity.log())
+    blend.sharpness.zero_()
+    blend.popularity_share.fill_(1)
+    scores = blend(ItemScores.plain(torch.ones(1, 1), torch.rand(5, 1), torch.rand(5)), [product, product, mixture])
+    dense_BN = (scores.query_PD @ scores.weight_ND.T + scores.bias_N).scatter_add(1, scores.gaining_PM, scores.gains_PM)
+    torch.testing.assert_close(dense_BN[0, 2:].exp(), torch.tensor([0.4 + 0.2 / 2, 0.4 + 0.3 + 0.5 / 2, 0.2 + 0.1]))
 
 
 def test_no_gradient_reaches_the_blend_and_it_is_saved_with_the_network() -> None:
