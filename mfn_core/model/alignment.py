@@ -26,14 +26,20 @@ class CategorySummary:
     @property
     def activity_BC(self) -> Tensor:
         """Square root of the category's share of the user's events; 0 for an empty history."""
-        return (self.counts_BC / self.counts_BC.sum(1, keepdim=True).clamp(min=1)).sqrt()
+        return root_share(self.counts_BC)
+
+
+def root_share(counts_BC: Tensor) -> Tensor:
+    """Square root of each category's share of the events; 0 for an empty history."""
+    return (counts_BC / counts_BC.sum(1, keepdim=True).clamp(min=1)).sqrt()
 
 
 class CategoryPooling(nn.Module):
-    """Mean of the causal hidden states per category, then LayerNorm.
+    """Mean, per category, of one vector per event, then LayerNorm.
 
-    Departs from the figure, which pools embeddings: pooled hidden states were much better in the prototype. Categories of
-    ``num_categories`` or more, the rarest, are pooled as UNKNOWN: what is read from the rows grows with the product of both views'.
+    The default network pools embeddings, as the figure does; the paper preset pools causal hidden states, which departs from it
+    (docs/experiments.md, 2026-11-24, Labels from frozen encoders). Categories of ``num_categories`` or more, the rarest, are pooled as
+    UNKNOWN: what is read from the rows grows with the product of both views'.
     """
 
     def __init__(self, *, num_categories: int, width: int) -> None:
@@ -41,15 +47,15 @@ class CategoryPooling(nn.Module):
         self.num_categories = num_categories
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, hidden_BLD: Tensor, categories_BL: Tensor) -> CategorySummary:
-        """Pools hidden states by category; padding (category PAD) is never pooled."""
-        num_users, _, width = hidden_BLD.shape
+    def forward(self, events_BLD: Tensor, categories_BL: Tensor) -> CategorySummary:
+        """Pools the events' vectors by category; padding (category PAD) is never pooled."""
+        num_users, _, width = events_BLD.shape
         num_slots = num_users * self.num_categories
         pooled_BL = torch.where(categories_BL < self.num_categories, categories_BL, UNKNOWN)
         slots = (pooled_BL + self.num_categories * torch.arange(num_users, device=categories_BL.device)[:, None]).flatten()
         valid = (categories_BL != PAD).flatten().float()
         counts_BC = valid.new_zeros(num_slots).index_add(0, slots, valid).view(num_users, self.num_categories)
-        sums = valid.new_zeros(num_slots, width).index_add(0, slots, hidden_BLD.flatten(0, 1).float())
+        sums = valid.new_zeros(num_slots, width).index_add(0, slots, events_BLD.flatten(0, 1).float())
         presence_BC = (counts_BC > 0).float()
         means_BCD = sums.view(num_users, self.num_categories, width) / counts_BC.clamp(min=1)[:, :, None]
         return CategorySummary(self.norm(means_BCD) * presence_BC[:, :, None], counts_BC, presence_BC)

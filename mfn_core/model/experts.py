@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mfn_core.model.affinity import CategoryAffinity
+from mfn_core.model.alignment import root_share
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.evidence import NUM_VOLUMES, Evidence
 
@@ -54,11 +55,6 @@ class Reading:
     def micro_share_BK(self) -> Tensor:
         """Square root of each category's share of the user's item events."""
         return root_share(self.micro_counts_BK)
-
-
-def root_share(counts_BC: Tensor) -> Tensor:
-    """Square root of each category's share of the events; 0 for an empty history."""
-    return (counts_BC / counts_BC.sum(1, keepdim=True).clamp(min=1)).sqrt()
 
 
 def thinned(counts_BC: Tensor) -> Tensor:

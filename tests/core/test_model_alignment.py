@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from mfn_core.model.alignment import AlignmentConvolution, CategoryAlignment, CategoryPooling, CategorySummary, CoAttention, masked_softmax
+from mfn_core.model.alignment import (
+    AlignmentConvolution,
+    CategoryAlignment,
+    CategoryPooling,
+    CategorySummary,
+    CoAttention,
+    masked_softmax,
+    root_share,
+)
 from mfn_core.schema import PAD, UNKNOWN
 
 
@@ -48,6 +56,13 @@ class TestPooling:
 
     def test_an_empty_history_has_no_activity(self) -> None:
         assert summary([[1.0], [1.0]], [0.0, 0.0]).activity_BC.tolist() == [[0, 0]]
+
+
+def test_the_root_share_by_hand() -> None:
+    assert root_share(torch.tensor([[0.0, 1.0, 3.0, 12.0], [0.0, 0.0, 0.0, 0.0]])).tolist() == [
+        [0.0, 0.25, pytest.approx(0.75**0.5 / 2), pytest.approx(0.75**0.5)],
+        [0.0, 0.0, 0.0, 0.0],
+    ]
 
 
 class TestMaskedSoftmax:

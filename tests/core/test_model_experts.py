@@ -17,7 +17,6 @@ from mfn_core.model.experts import (
     Reading,
     Sizes,
     normalized,
-    root_share,
     thinned,
 )
 from mfn_core.model.reader import read
@@ -92,13 +91,6 @@ def test_copies_are_linear_layers_side_by_side() -> None:
         layer = (copies.weight[reading].T, copies.bias[reading, 0])
         torch.testing.assert_close(copies(inputs_BX)[reading], functional.linear(inputs_BX, *layer))
         torch.testing.assert_close(copies(inputs_RBX)[reading], functional.linear(inputs_RBX[reading], *layer))
-
-
-def test_the_root_share_by_hand() -> None:
-    assert root_share(torch.tensor([[0.0, 1.0, 3.0, 12.0], [0.0, 0.0, 0.0, 0.0]])).tolist() == [
-        [0.0, 0.25, pytest.approx(0.75**0.5 / 2), pytest.approx(0.75**0.5)],
-        [0.0, 0.0, 0.0, 0.0],
-    ]
 
 
 def test_thinned_counts_are_whole_numbers_with_a_fifth_less() -> None:
