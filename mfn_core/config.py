@@ -55,7 +55,7 @@ class NetworkConfig(Config):
 
     preset: Literal["default", "paper"] = Field(
         "default",
-        description="default: the network that docs/model.md measures. paper: the network of the source's figure, trained as there.",
+        description="default: the network that docs/model.md measures. paper: the structure and the width of the source, trained as there.",
     )
     width: int | None = Field(
         None, ge=8, le=2048, description="Width D of embeddings and encoders. Empty: 128; 200, the source's, in the paper preset."

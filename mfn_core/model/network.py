@@ -1,7 +1,7 @@
 """The Macro-Micro Fusion Network as it is trained by default: encoders that serve no label, readers that serve one each.
 
 The encoders learn what comes next in either view, the affinity which categories go together, and the readers one label each. The
-network of the source's figure, where one gate and one representation serve all, is ``paper.py``.
+structure of the source's figure, where one gate and one representation serve all, is ``paper.py``.
 """
 
 from collections.abc import Callable, Sequence

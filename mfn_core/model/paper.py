@@ -1,8 +1,9 @@
-"""The network of the source's figure (Bian et al., WWW 2021): ``preset=paper``.
+"""The structure of the source's figure (Bian et al., WWW 2021): ``preset=paper``.
 
 One gate fuses both views and their alignment into one representation, from which all three downstream tasks are read and through
-which all of them train the encoders. The default network, ``network.py``, differs where this one lost; docs/model.md says why and
-by how much.
+which all of them train the encoders. Some departures it shares with the default network: rotary positions, the gap to the event before,
+M_u scaled by activity, one row for rare categories. One is its own: it pools hidden states where the figure pools embeddings. The
+default network, ``network.py``, differs where this one lost; docs/model.md says why and by how much.
 """
 
 from collections.abc import Callable, Sequence
