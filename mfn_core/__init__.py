@@ -10,10 +10,15 @@ Layers, upper may import lower, never the other way::
 Shape legend, used as a suffix of every tensor and array name:
 
     B  users in a batch          A  user attributes
+    U  users of a dataset        C  categories of one view, or classes of a label
     L  events of one history     G  macro (app) categories
-    D  width of the network      K  micro (item) categories
-    N  items in the vocabulary   F  filters of the alignment convolution
-    M  distinct ids of a user's view
+    D  width of the network      K  micro (item) categories; sources of gains; items of an answer
+    N  items in the vocabulary   F  filters of the alignment convolution; width of a reading
+    P  positions, flat           M  distinct ids of a user's view; items that gain; successors of an item
+    H  attention heads           W  width of a head; latest items that speak
+    R  readings of a reader      Q, S, E, V, X, Y  told where they occur
+
+In the losses over a catalogue C is the positions of a chunk, and K the width with the columns that ride along.
 
 ``macro_ids_BL`` is a [users x events] matrix of macro ids, right-padded with ``PAD`` (0). Histories are
 ordered oldest first. Times are int64 seconds since 1970-01-01 UTC. A ``*_mask`` is True where valid.

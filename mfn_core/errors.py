@@ -1,4 +1,6 @@
-"""Every error this project raises on purpose.
+"""Every error that the core and the tasks raise on purpose.
+
+``deploy.local`` adds BootstrapError, DagFailedError and StartError below MFNError.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The sole user of Great Expectations: a frame of metrics is judged by a suite, and the verdict goes to Data Docs."""
+"""The judge: a Great Expectations suite judges a frame of metrics, and the verdict goes to Data Docs."""
 
 import logging
 from collections.abc import Iterator

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def store(self) -> str:
-        """URI of everything the pipeline writes, save what MLflow keeps."""
+        """URI of the pipeline's artifacts; MLflow's, Data Docs, locks and scratch files lie elsewhere."""
         return self.store_uri or str(self.var / "store")
 
     @cached_property

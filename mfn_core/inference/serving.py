@@ -45,7 +45,7 @@ def answer(
         predictor: the model.
         request: ``user_id`` and lists of ids, categories and times per view; see ``raw_histories``.
         top_k: items per user, 1 to 1000.
-        as_of: ISO-8601 day (00:00 UTC) or time with a zone; later events are not read. Empty: now.
+        as_of: ISO-8601 day (00:00 UTC) or time with a zone; events at or after it are not read. Empty: now.
         facts: further columns, the same in every row.
 
     Returns:
