@@ -296,7 +296,15 @@ def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerpr
 
 
 def _rows(summary: Summary, vocabularies: Vocabularies) -> dict[str, int]:
-    counted = ("users", *(f"{split}_users" for split in SPLITS), "active_users", "macro_events", "micro_events", "held_out_events")
+    counted = (
+        "users",
+        *(f"{split}_users" for split in SPLITS),
+        "active_users",
+        "macro_events",
+        "micro_events",
+        "held_out_events",
+        "returning_targets",
+    )
     return {name: getattr(summary, name) for name in counted} | {
         "apps": len(vocabularies.macro_id.tokens),
         "app_categories": len(vocabularies.macro_category.tokens),

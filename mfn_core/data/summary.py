@@ -8,7 +8,7 @@ import numpy as np
 from mfn_core.data.batching import held_out_events
 from mfn_core.data.dataset import MISSING, Shard
 from mfn_core.data.fitting import training_events
-from mfn_core.data.histories import Histories
+from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.leaks import closest_inputs
 from mfn_core.data.window import Window
 from mfn_core.schema import PAD, SPLITS, UNKNOWN
@@ -27,6 +27,7 @@ class Summary:
     macro_events: int = 0
     micro_events: int = 0
     held_out_events: int = 0
+    returning_targets: int = 0  # users whose last micro event, the test target, is of an item they had met
     unknown_events: int = 0  # training events whose id is in no vocabulary
     null_events: int = 0  # PAD inside a history
     events_after_cut: int = 0
@@ -60,11 +61,21 @@ def _summary(shard: Shard, window: Window) -> Summary:
         macro_events=len(macro.ids),
         micro_events=len(micro.ids),
         held_out_events=int(held_out_events(micro.lengths).sum()),
+        returning_targets=_returning_targets(micro),
         unknown_events=int((macro.ids == UNKNOWN).sum() + (trained_micro == UNKNOWN).sum()),
         null_events=sum(int((values == PAD).sum()) for values in coded),
         events_after_cut=int((macro.times >= window.cut).sum() + (micro.times >= window.cut).sum()),
         leaks=_late_inputs(histories) + _misplaced_labels(shard, window),
     )
+
+
+def _returning_targets(micro: ViewHistories) -> int:
+    has_target_B = held_out_events(micro.lengths) > 0
+    owner = np.repeat(np.arange(len(micro.lengths)), micro.lengths)
+    last_B = micro.offsets[1:] - 1
+    target = micro.ids[last_B[owner]]
+    earlier = (np.arange(len(micro.ids)) < last_B[owner]) & has_target_B[owner] & (micro.ids == target) & (target != UNKNOWN)
+    return len(np.unique(owner[earlier]))
 
 
 def _late_inputs(histories: Histories) -> int:

@@ -32,6 +32,12 @@ def test_an_honest_shard_is_counted(shard: Shard) -> None:
     assert _summary(shard) == Summary(**expected, macro_events=2, micro_events=4, held_out_events=2)
 
 
+def test_a_test_target_that_its_user_had_met_is_counted_once(shard: Shard) -> None:
+    ids = np.array([3, 2, 3, 3], np.int32)
+    returning = replace(shard, histories=replace(shard.histories, micro=replace(shard.histories.micro, ids=ids)))
+    assert _summary(returning).returning_targets == 1
+
+
 def test_shards_add_up(shard: Shard) -> None:
     assert summarize([shard, shard], WINDOW).micro_events == 8
 
