@@ -37,7 +37,10 @@ class ValidateConfig(Config):
         0.2, ge=0, le=1, description="A larger share of a day's rows in categories that the reference days lack stops the day."
     )
     min_category_rows: int = Field(
-        100, ge=1, description="Categories are compared where the day and its reference days each have this many rows."
+        100,
+        ge=1,
+        description="Categories are compared where the day and its reference days each have this many rows, and the reference days a tenth "
+        "of it for each of their categories.",
     )
     min_user_overlap: float = Field(
         0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log."

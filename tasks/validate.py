@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from statistics import median
@@ -23,6 +24,7 @@ from tasks.settings import Settings
 from tasks.validated import Published, check_published, digests, is_validated, named, published_days, validated_uri
 
 _DAY = "day"
+_CATEGORIES_OF_MIN_ROWS = 10  # whose rows on the reference days must together be ``min_category_rows``
 _NEVER = -1_000_000  # before any day that dates can name
 _IDS_AT_ONCE = 2_000_000
 _NOT_CHECKED = {"first_day", "last_day"}
@@ -108,13 +110,13 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
     files = {view: [uri for each in found.values() for uri in curated.part_uris(each)] for view, found in published.items()}
     with engine.connect(settings) as connection:
         logs = {view: engine.read_parquet(connection, uris) for view, uris in files.items() if uris}
-        new = {view: _new_categories(logs[view], LOGS[view], config.reference_days) for view in logs}
+        categories = {view: _categories(logs[view], LOGS[view], config.reference_days, days) for view in logs}
     overlap = _user_overlap(published, config.reference_days) if len(logs) > 1 else {}
     rows: dict[date, list[dict[str, Any]]] = {}
     for day in days:
         references = [day - timedelta(days=back) for back in range(1, config.reference_days + 1)]
         rows[day] = [
-            _metrics(LOGS[view], day, found, references, new[view].get(day, {}), config.min_category_rows)
+            _metrics(LOGS[view], day, found, references, categories[view][day], config.min_category_rows)
             | {"user_overlap": overlap.get(day)}
             for view, found in published.items()
             if day in found
@@ -128,11 +130,18 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
 
 
 def _metrics(
-    log: LogSchema, day: date, found: dict[date, Manifest], references: Sequence[date], new: dict[str, int], min_category_rows: int
+    log: LogSchema,
+    day: date,
+    found: dict[date, Manifest],
+    references: Sequence[date],
+    categories: "_Categories",
+    min_category_rows: int,
 ) -> dict[str, Any]:
     before = [found[reference] for reference in references if reference in found]
-    accepted = found[day].rows["accepted"]
-    has_categories = min(accepted, sum(each.rows["accepted"] for each in before)) >= min_category_rows
+    accepted, accepted_before, new = found[day].rows["accepted"], sum(each.rows["accepted"] for each in before), categories.new
+    # Of categories that come a few times in all the reference days, many are new every day.
+    needed_before = max(min_category_rows, categories.known * min_category_rows / _CATEGORIES_OF_MIN_ROWS)
+    has_categories = accepted >= min_category_rows and accepted_before >= needed_before
     return {
         _DAY: f"{day} {log.dataset}",
         "rows": accepted,
@@ -148,15 +157,26 @@ def _silent_hours(partition: Manifest) -> float:
     return (end - datetime.fromisoformat(partition.facts["max_time"])) / timedelta(hours=1)
 
 
-def _new_categories(rows: Table, log: LogSchema, reference_days: int) -> dict[date, dict[str, int]]:
-    """Rows of every day by category, of the categories that none of its reference days has; the largest first."""
+@dataclass(frozen=True)
+class _Categories:
+    """Of one day of a log."""
+
+    new: dict[str, int]  # rows by category, of those that none of the reference days has; the largest first
+    known: int  # categories of the reference days
+
+
+def _categories(rows: Table, log: LogSchema, reference_days: int, days: Sequence[date]) -> dict[date, _Categories]:
     counted = rows.group_by(day=engine.utc_day(rows[EVENT_TIME]), category=rows[log.category]).agg(rows=rows.count())
-    frame = counted.to_pandas().sort_values(["category", _DAY])
-    gap = pd.to_datetime(frame[_DAY]).groupby(frame["category"]).diff().dt.days
-    new = frame[gap.isna() | (gap > reference_days)].sort_values("rows", ascending=False)
-    found: dict[date, dict[str, int]] = {}
-    for day, category, number in zip(pd.to_datetime(new[_DAY]).dt.date, new["category"], new["rows"], strict=True):
-        found.setdefault(day, {})[category] = int(number)
+    frame = counted.to_pandas().sort_values([_DAY, "category"], ignore_index=True)
+    codes, times = pd.factorize(frame["category"])[0], pd.to_datetime(frame[_DAY])
+    gap = times.groupby(codes).diff().dt.days
+    is_new = (gap.isna() | (gap > reference_days)).to_numpy()
+    found: dict[date, _Categories] = {}
+    for day in days:
+        first, start, stop = times.searchsorted([pd.Timestamp(day) + pd.Timedelta(days=step) for step in (-reference_days, 0, 1)])
+        today = frame[start:stop][is_new[start:stop]].sort_values("rows", ascending=False, kind="stable")
+        new = {category: int(number) for category, number in zip(today["category"], today["rows"], strict=True)}
+        found[day] = _Categories(new, len(np.unique(codes[first:start])))
     return found
 
 
@@ -240,7 +260,7 @@ def _not_compared(rows: list[dict[str, Any]]) -> dict[str, str]:
         if row["volume_ratio"] is None:
             said[f"{dataset} volume, last event"] = "no reference day before it"
         if row["new_category_share"] is None:
-            said[f"{dataset} categories"] = "fewer rows than min_category_rows on the day or before it"
+            said[f"{dataset} categories"] = "fewer rows than min_category_rows on the day or before it, or categories too rare to compare"
         if row["user_overlap"] is None:
             said["user overlap"] = "one log only"
     return said

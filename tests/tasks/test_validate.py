@@ -80,7 +80,19 @@ def test_a_category_is_new_again_after_the_reference_days(three_days):
 def test_categories_of_few_rows_are_not_compared_and_the_manifest_says_so(three_days):
     facts = validate.validate_day(three_days, DAYS[2], ValidateConfig(min_category_rows=4))["facts"]
     assert facts["metrics"]["app_logs"]["new_category_share"] is None
-    assert facts["not_compared"]["app_logs categories"] == "fewer rows than min_category_rows on the day or before it"
+    assert facts["not_compared"]["app_logs categories"] == (
+        "fewer rows than min_category_rows on the day or before it, or categories too rare to compare"
+    )
+
+
+@pytest.mark.usefixtures("approving_judge")
+@pytest.mark.parametrize(("rows_before", "share"), [(13, None), (14, 1.0)])
+def test_categories_are_not_compared_with_days_that_have_a_few_rows_of_each(settings, rows_before, share):
+    # 12 categories before: 12 / 10 of min_category_rows are needed, 13.2 rows.
+    before = [("ann", f"brand {number % 12}", number) for number in range(rows_before)]
+    publish(settings, APP_LOGS, {1: before, 2: [("ann", "brand x", hour) for hour in range(11)]})
+    publish(settings, ITEM_LOGS, {1: [("ann", "film", 9)], 2: [("ann", "film", 9)]})
+    assert metrics(settings, 2, ValidateConfig(min_category_rows=11))["app_logs"]["new_category_share"] == share
 
 
 @pytest.mark.usefixtures("approving_judge")
