@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mfn_core.errors import ArtifactError, ConfigError
+from mfn_core.errors import ArtifactError, ConfigError, TransientError
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 
@@ -217,15 +217,18 @@ def load_model(settings: Settings, uri: str) -> Any:
     """The pyfunc model at a ``models:/`` URI.
 
     Raises:
-        ArtifactError: it cannot be loaded.
+        ArtifactError: its files are gone, or it does not load.
+        TransientError: its files cannot be fetched now.
     """
     import mlflow
 
     _client(settings)
+    remedy = "train again, or delete the version"
+    folder = _fetch(settings, uri, uri, None, remedy)
     try:
-        return mlflow.pyfunc.load_model(uri)
+        return mlflow.pyfunc.load_model(str(folder))
     except Exception as error:
-        raise ArtifactError(f"{uri} does not load ({error}); train again, or delete the version") from error
+        raise ArtifactError(f"{uri} does not load ({error}); {remedy}") from error
 
 
 @contextmanager
@@ -234,22 +237,15 @@ def bundle_of(settings: Settings, version: Version) -> Iterator[Path]:
 
     Raises:
         ArtifactError: its files are gone.
+        TransientError: they cannot be fetched now.
     """
-    import mlflow
-
     from mfn_core.inference.serving import BUNDLE_ARTIFACT
 
     _client(settings)
     uri = f"models:/{settings.model_name}/{version.number}/artifacts/{BUNDLE_ARTIFACT}"
     settings.scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.scratch) as aside:
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=aside))
-        except Exception as error:
-            raise ArtifactError(
-                f"version {version.number}: {uri} cannot be fetched ({error}); restore its artifacts or promote another version"
-            ) from error
-        yield folder
+        yield _fetch(settings, uri, f"version {version.number}: {uri}", aside, "restore its artifacts or promote another version")
 
 
 def find_version(settings: Settings, fingerprint: str) -> Version | None:
@@ -334,6 +330,27 @@ def _client(settings: Settings) -> "MlflowClient":
     mlflow.set_tracking_uri(settings.tracking)
     mlflow.set_registry_uri(settings.tracking)
     return mlflow.MlflowClient(settings.tracking, settings.tracking)
+
+
+def _fetch(settings: Settings, uri: str, name: str, folder: str | None, remedy: str) -> Path:
+    """Download into ``folder``, or find where the files are on this machine."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    try:
+        # The listing tells what is gone: of a missing object S3 says no more than that its download failed.
+        if mlflow.artifacts.list_artifacts(artifact_uri=uri):
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        why = "it has no files"
+    except Exception as error:  # every store's client has errors of its own
+        if not (isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)):
+            raise TransientError(
+                f"{name} cannot be fetched now ({error!r}); if trying again does not help, look at MLflow at {settings.tracking}, at the "
+                f"store of its artifacts and at the disk of {settings.scratch}"
+            ) from error
+        why = str(error)
+    raise ArtifactError(f"{name} is gone ({why}); {remedy}")
 
 
 def _experiment_id(client: "MlflowClient", settings: Settings) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from mfn_core.data.fitting import encode_again
 from mfn_core.data.vocabulary import Vocabulary
-from mfn_core.errors import ArtifactError
+from mfn_core.errors import ArtifactError, TransientError
 from mfn_core.inference.predictor import Predictor
 from tasks import storage
 from tasks.evaluate import SCORES_FILE, evaluate
@@ -74,6 +74,15 @@ def test_a_champion_that_cannot_be_read_is_named_with_the_ways_out(world, monkey
     with pytest.raises(
         ArtifactError, match=r"champion version 1 of mfn cannot be read: bundle.json.*mfn_promote.*delete the alias champion"
     ):
+        world.judge()
+
+
+def test_a_champion_that_cannot_be_fetched_now_is_not_to_be_demoted(world, monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("the server hung up")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fail)
+    with pytest.raises(TransientError, match=r"version 1: models:/mfn/1/artifacts/bundle cannot be fetched now"):
         world.judge()
 
 

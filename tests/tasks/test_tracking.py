@@ -1,8 +1,11 @@
-"""The MLflow client: whatever is said twice is kept once."""
+"""The MLflow client: whatever is said twice is kept once, and what is gone is told from what cannot be reached."""
+
+import shutil
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from mfn_core.errors import ArtifactError, ConfigError
+from mfn_core.errors import ArtifactError, ConfigError, TransientError
 from tasks import tracking
 from tasks.manifest import Manifest
 from tests.tasks.registry import AIRFLOW, make_champion, store_inputs, store_training
@@ -91,3 +94,77 @@ def test_the_bundle_of_a_version_is_removed_after_use(registry):
     assert not bundle.exists()
     with tracking.bundle_of(registry, tracking.require_version(registry, tracking.CHAMPION)) as again:
         assert any(again.iterdir()), "the registry keeps its own"
+
+
+def stored_files(settings):
+    """The folders of MLflow that hold the files of logged models."""
+    return [path.parent for path in (settings.var / "mlflow" / "artifacts").rglob("MLmodel")]
+
+
+@pytest.fixture
+def champion(registry):
+    make_champion(registry, store_training(registry, store_inputs(registry)))
+    return tracking.require_version(registry, tracking.CHAMPION)
+
+
+def fetch(settings, version):
+    with tracking.bundle_of(settings, version):
+        pass
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(28, "No space left on device"),
+        ConnectionError("the server hung up"),
+        MlflowException("Read timeout on endpoint URL s3://models"),  # its code says internal error, whatever a store's client raised
+        RuntimeError("of a store's own client"),
+    ],
+)
+def test_a_bundle_that_cannot_be_fetched_now_is_tried_again(registry, champion, monkeypatch, failure):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fail)
+    with pytest.raises(TransientError, match=r"models:/mfn/1/artifacts/bundle cannot be fetched now \(.*" + str(failure.args[-1])):
+        fetch(registry, champion)
+
+
+def test_a_model_that_cannot_be_fetched_now_is_tried_again(registry, champion, monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("the server hung up")
+
+    monkeypatch.setattr("mlflow.store.artifact.models_artifact_repo.ModelsArtifactRepository.download_artifacts", fail)
+    with pytest.raises(TransientError, match=r"models:/mfn@champion cannot be fetched now \(.*the server hung up"):
+        tracking.load_model(registry, "models:/mfn@champion")
+
+
+def test_a_bundle_whose_files_are_gone_is_not_tried_again(registry, champion):
+    for folder in stored_files(registry):
+        shutil.rmtree(folder)
+    with pytest.raises(ArtifactError, match=r"version 1: models:/mfn/1/artifacts/bundle is gone.*promote another version"):
+        fetch(registry, champion)
+
+
+def test_a_bundle_that_an_object_store_lists_no_file_of_is_not_tried_again(registry, champion, monkeypatch):
+    def fail(*_, **__):
+        raise MlflowException("An error occurred (404) when calling the HeadObject operation: Not Found")
+
+    monkeypatch.setattr("mlflow.artifacts.list_artifacts", lambda **_: [])
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fail)
+    with pytest.raises(ArtifactError, match=r"models:/mfn/1/artifacts/bundle is gone"):
+        fetch(registry, champion)
+
+
+def test_the_bundle_of_a_deleted_version_is_not_tried_again(registry, champion, client):
+    client.delete_model_version("mfn", "1")
+    with pytest.raises(ArtifactError, match=r"version 1: models:/mfn/1/artifacts/bundle is gone"):
+        fetch(registry, champion)
+
+
+@pytest.mark.parametrize("broken", ["MLmodel", "artifacts/bundle/bundle.json"])
+def test_a_model_that_does_not_parse_is_not_tried_again(registry, champion, broken):
+    for folder in stored_files(registry):
+        (folder / broken).write_text("{")
+    with pytest.raises(ArtifactError, match=r"models:/mfn@champion does not load"):
+        tracking.load_model(registry, "models:/mfn@champion")
