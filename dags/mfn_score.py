@@ -10,6 +10,7 @@ that hold once more, without computing them.
 ### Triage
 
 - `plan` skipped, no champion yet: look at `mfn_train` and `mfn_promote`.
+- `ConfigError`, the champion was lost: somebody deleted its alias or its version. Trigger `mfn_promote` with the version it names.
 - `AuditError`: scores outside their range, or users missing. Open the page that the message names; promote `previous` if the
   model is to blame.
 - `ArtifactError`: the champion's bundle cannot be read; promote another version. `ConfigError`: no version has the alias of the form.

@@ -33,7 +33,7 @@ def gate(
     """Compare with the champion, task by task and attribute by attribute, where both can do it.
 
     A candidate passes when there is no champion, or when it answers all that the champion answers and nowhere the whole 95 % interval
-    of candidate minus champion lies below zero.
+    of candidate minus champion lies below zero. Where a champion was lost the reason says so, and a person is to promote.
 
     Returns:
         ``passed, reason, champion`` (version or None), ``comparisons`` (the evidence table) and ``caveats``.
@@ -43,7 +43,8 @@ def gate(
     """
     champion = tracking.version_of(settings, tracking.CHAMPION)
     if champion is None:
-        return _verdict(True, "there is no champion yet", None, [], [])
+        lost = tracking.lost_champion(settings)
+        return _verdict(True, f"compared with nothing: {lost}" if lost else "there is no champion yet", None, [], [])
     if champion.tags.get(tracking.FINGERPRINT) == training_manifest["digest"]:
         return _verdict(True, f"version {champion.number} is the champion itself", champion, [], [])
     try:
@@ -52,8 +53,8 @@ def gate(
     except ArtifactError as error:
         raise ArtifactError(
             f"champion version {champion.number} of {settings.model_name} cannot be read: {error}. To train on, promote another version "
-            f"with mfn_promote, or delete the alias {tracking.CHAMPION} in MLflow, so that this model is judged as the first; then clear "
-            "this task"
+            f"with mfn_promote, or delete the alias {tracking.CHAMPION} in MLflow, so that this model is compared with nothing; then "
+            "clear this task. Without the alias a person is to promote it"
         ) from error
     dataset = Manifest.model_validate(dataset_manifest)
     data = _as_read_by(predictor, Dataset.open(storage.local_folder(dataset.uri, settings.scratch)))
@@ -61,7 +62,8 @@ def gate(
     if lost := _lost(predictor, data, evaluations):
         reason = (
             f"champion version {champion.number} also answers {', '.join(lost)}, which this model was not trained for or not evaluated on; "
-            f"where that is meant, delete the alias {tracking.CHAMPION} in MLflow and clear this task: the model is judged as the first"
+            f"where that is meant, delete the alias {tracking.CHAMPION} in MLflow and clear this task: the model is compared with nothing, "
+            "and a person is to promote it"
         )
         return _verdict(False, reason, champion, comparisons, caveats)
     worse = [_sentence(each) for each in comparisons if each.verdict == "worse"]

@@ -24,8 +24,8 @@ def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str,
         run_id: of the DAG run; a tag of what it promotes, by which its own retry finds what it has done.
 
     Returns:
-        ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, or who waits was
-        judged against another champion.
+        ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, who waits was judged
+        against another champion, or the champion was lost.
 
     Raises:
         ConfigError: there is no such version, or the gate refused it.
@@ -41,7 +41,7 @@ def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str,
     version = tracking.require_version(settings, tracking.CANDIDATE if config.version is None else config.version)
     _refuse_failed(settings, version)
     changed = champion is None or champion.number != version.number
-    if changed and config.version is None and (why := _judged_against_another(champion, version)):
+    if changed and config.version is None and (why := _why_not_by_itself(settings, champion, version, run_id)):
         _log.warning("%s", why)
         return {"skipped": why}
     reason = config.reason or f"gate: {version.tags.get(tracking.GATE_REASON, 'no reason recorded')}"
@@ -62,6 +62,12 @@ def _promoted(settings: Settings, version: Version, changed: bool, reason: str) 
         "changed": changed,
         "reason": reason,
     }
+
+
+def _why_not_by_itself(settings: Settings, champion: Version | None, version: Version, run_id: str) -> str:
+    """Why a person is to promote this candidate. Empty where it may become champion without one."""
+    is_begun = version.tags.get(_RUN) == run_id  # by a try before this one: its tags are there, though the alias has not moved yet
+    return ("" if is_begun else tracking.lost_champion(settings)) or _judged_against_another(champion, version)
 
 
 def _judged_against_another(champion: Version | None, version: Version) -> str:

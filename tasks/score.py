@@ -23,7 +23,7 @@ from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
 from mfn_core.data.sequences import build_histories
-from mfn_core.errors import ArtifactError, InsufficientDataError
+from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.inference.predictor import Predictions, Predictor
 from mfn_core.schema import EVENT_TIME, LOGS, SEQ_NO, USER_ID, LogSchema, View
 from tasks import audit, curated, engine, manifest, storage, tracking
@@ -47,10 +47,12 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
         that another version's of the same day came after, are work: after a rollback somebody has to say that they hold again.
 
     Raises:
-        ConfigError: an alias other than champion names no version.
+        ConfigError: an alias other than champion names no version, or the champion was lost.
         InsufficientDataError: no curated events before ``as_of``.
     """
     if config.alias == tracking.CHAMPION and tracking.version_of(settings, config.alias) is None:
+        if lost := tracking.lost_champion(settings):
+            raise ConfigError(lost)
         return {"skip": f"model {settings.model_name} has no champion yet: run mfn_train, then mfn_promote"}
     work = _plan(settings, config, config.alias, config.as_of or _day_after_last_validated(settings))
     done = manifest.find(work.uri, work.digest)

@@ -304,6 +304,20 @@ def require_version(settings: Settings, number_or_alias: int | str) -> Version:
     return version
 
 
+def lost_champion(settings: Settings) -> str:
+    """That there was a champion and is none, in words with the remedy: its alias or its version was deleted. Empty in any other case."""
+    there = versions(settings)
+    promoted = [version for version in there if PROMOTED_AT in version.tags or PREVIOUS in version.aliases]
+    if not promoted or any(CHAMPION in version.aliases for version in there):
+        return ""
+    last = max(promoted, key=lambda version: (version.tags.get(PROMOTED_AT, ""), version.number))
+    return (
+        f"model {settings.model_name} has lost its champion: the last of its versions to be promoted is {last.number} "
+        f"({last.tags.get(PROMOTED_AT, PREVIOUS)}), and none has the alias {CHAMPION}. Trigger mfn_promote with version={last.number}, or "
+        "with that of another which passed the gate"
+    )
+
+
 def set_alias(settings: Settings, alias: str, number: int) -> None:
     """Point an alias at a version."""
     _client(settings).set_registered_model_alias(settings.model_name, alias, str(number))

@@ -13,7 +13,7 @@ from mfn_core.data.fitting import encode_again
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.errors import ArtifactError, TransientError
 from mfn_core.inference.predictor import Predictor
-from tasks import storage
+from tasks import storage, tracking
 from tasks.evaluate import SCORES_FILE, evaluate
 from tasks.gate import gate
 from tasks.settings import Settings
@@ -64,6 +64,19 @@ def renumbered(dataset):
 def test_the_first_model_passes(registry):
     verdict = gate(registry, CONFIG, {"uri": "", "kind": "dataset", "digest": ""}, {"digest": "f" * 64}, [])
     assert (verdict["passed"], verdict["reason"], verdict["champion"]) == (True, "there is no champion yet", None)
+
+
+def test_where_the_champion_was_lost_the_verdict_says_that_nothing_was_compared(registry):
+    make_champion(registry, store_training(registry, store_inputs(registry)))
+    tracking.set_alias(registry, tracking.PREVIOUS, 1)
+    tracking.delete_alias(registry, tracking.CHAMPION)
+    verdict = gate(registry, CONFIG, {"uri": "", "kind": "dataset", "digest": ""}, {"digest": "e" * 64}, [])
+    assert (verdict["passed"], verdict["champion"], verdict["reason"]) == (
+        True,
+        None,
+        "compared with nothing: model mfn has lost its champion: the last of its versions to be promoted is 1 (previous), and none has the "
+        "alias champion. Trigger mfn_promote with version=1, or with that of another which passed the gate",
+    )
 
 
 def test_a_champion_that_cannot_be_read_is_named_with_the_ways_out(world, monkeypatch):

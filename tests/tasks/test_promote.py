@@ -1,5 +1,7 @@
 """Promotion: the champion moves, keeps its predecessor, and never moves to what the gate refused."""
 
+import re
+
 import pytest
 
 from mfn_core.errors import ConfigError
@@ -94,6 +96,46 @@ def test_a_candidate_that_was_judged_against_the_champion_replaces_it(registry, 
     register()
     promote(registry, PromoteConfig(), RUN)
     register(judged_against="1")
+    assert promote(registry, PromoteConfig(), RUN)["changed"]
+
+
+def lose_alias(settings):
+    tracking.delete_alias(settings, tracking.CHAMPION)
+
+
+def lose_version(settings):
+    from mlflow import MlflowClient
+
+    MlflowClient(settings.tracking).delete_model_version("mfn", "2")
+
+
+@pytest.mark.parametrize(("lose", "last"), [(lose_alias, 2), (lose_version, 1)])
+def test_where_the_champion_was_lost_a_person_names_the_next(registry, register, lose, last):
+    for number in (1, 2):
+        register(candidate=False)
+        promote(registry, PromoteConfig(version=number), RUN)
+    lose(registry)
+    register(judged_against="None")
+    assert re.fullmatch(
+        rf"model mfn has lost its champion: the last of its versions to be promoted is {last} \(20\S+\), and none has the alias champion. "
+        rf"Trigger mfn_promote with version={last}, or with that of another which passed the gate",
+        promote(registry, PromoteConfig(), "asset_triggered__2026-11-29")["skipped"],
+    )
+    assert "candidate" in aliases(registry)[3]
+    assert promote(registry, PromoteConfig(version=3), "manual__1")["changed"]
+    assert aliases(registry)[3] == ("champion",)
+
+
+def test_a_retry_of_a_first_promotion_that_broke_off_before_the_alias_moved_goes_on(registry, register, monkeypatch):
+    register()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "set_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(registry, PromoteConfig(), RUN)
     assert promote(registry, PromoteConfig(), RUN)["changed"]
 
 

@@ -156,6 +156,16 @@ def test_without_a_champion_there_is_nothing_to_do_yet(registry):
     assert plan_score(registry, CONFIG)["skip"] == "model mfn has no champion yet: run mfn_train, then mfn_promote"
 
 
+def test_a_champion_that_was_lost_is_no_day_without_work(settings):
+    tracking.tag_version(settings, 1, {tracking.PROMOTED_AT: "2026-05-03T04:05:06+00:00"})
+    tracking.delete_alias(settings, tracking.CHAMPION)
+    with pytest.raises(
+        ConfigError,
+        match=r"mfn has lost its champion: the last of its versions to be promoted is 1 \(2026-05-03T04:05:06\+00:00\).*version=1",
+    ):
+        plan_score(settings, CONFIG)
+
+
 def test_a_misspelt_alias_is_refused(settings):
     with pytest.raises(ConfigError, match=r"no version or alias 'champoin'; versions: 1 \(champion\)"):
         plan_score(settings, CONFIG.model_copy(update={"alias": "champoin"}))
