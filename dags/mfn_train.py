@@ -8,8 +8,8 @@ downstream tasks beside their baselines → gate against the champion on the sam
 - `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same.
 - `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
 - `train` timed out or was killed: clear it, it resumes (lower `batch_size` if memory ran out). Stays `scheduled`: pool `gpu` is taken.
-- `announce` skipped: the champion is better on the same users; see `gate`'s XCom. The address in MLflow is in `register`'s.
-- In every case the champion serves on, and clearing a task doubles neither runs nor versions: finished artifacts are found again.
+- `announce` skipped: worse than the champion on the same users, or without a task or attribute that it answers; see `gate`'s XCom.
+- The address in MLflow is in `register`'s XCom. The champion serves on in any case, and clearing a task doubles neither runs nor versions.
 """
 
 from datetime import timedelta
