@@ -1,7 +1,6 @@
 """Curated logs to a point-in-time dataset: the engine says who and until when, the core encodes, proves and writes."""
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -242,8 +241,7 @@ def _write_shards(
 ) -> Vocabularies:
     """Write the shards, one in the memory of a thread at a time: first in a draft coding, then in that of the fitted vocabularies."""
     names = tuple(facts.attribute_classes)
-    with tempfile.TemporaryDirectory(dir=settings.scratch) as aside, ThreadPoolExecutor(settings.duckdb_threads) as pool:
-        drafts = Path(aside)
+    with storage.temporary_folder(settings.scratch) as drafts, ThreadPoolExecutor(settings.duckdb_threads) as pool:
         coded = CodedEvents.write(partitions, population.user_ids, population.shard_starts, facts.cut, drafts)
         draft = coded.draft_vocabularies()
 

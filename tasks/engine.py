@@ -1,6 +1,5 @@
 """The ETL engine: DuckDB, spoken to through Ibis, under a memory limit and in UTC."""
 
-import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from ibis.backends.duckdb import Backend
 from ibis.expr import datatypes as dt
 from ibis.expr.types import DateValue, IntegerColumn, Table, TimestampValue
 
+from tasks import storage
 from tasks.settings import Settings
 
 NAME = "duckdb"
@@ -25,19 +25,17 @@ def connect(settings: Settings) -> Iterator[Backend]:
 
     The time zone of a session is UTC: Ibis sets it. Row order is only what an expression asks for.
     """
-    spill = settings.scratch / f"duckdb-{uuid.uuid4().hex[:12]}"
-    spill.mkdir(parents=True)
-    connection = ibis.duckdb.connect(
-        memory_limit=settings.duckdb_memory_limit,
-        threads=settings.duckdb_threads,
-        temp_directory=str(spill),
-        preserve_insertion_order=False,
-    )
-    try:
-        yield _quiet(connection)
-    finally:
-        connection.disconnect()
-        shutil.rmtree(spill, ignore_errors=True)
+    with storage.temporary_folder(settings.scratch) as spill:
+        connection = ibis.duckdb.connect(
+            memory_limit=settings.duckdb_memory_limit,
+            threads=settings.duckdb_threads,
+            temp_directory=str(spill),
+            preserve_insertion_order=False,
+        )
+        try:
+            yield _quiet(connection)
+        finally:
+            connection.disconnect()
 
 
 @contextmanager

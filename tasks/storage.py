@@ -1,6 +1,7 @@
 """Files by URI (local folder, s3://, gs://): joined, listed, read, and published whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from fsspec.core import url_to_fs
 from mfn_core.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+_LOCK = ".lock"
 _SECONDS_KEPT = 7 * 86_400  # a copy that nobody has asked for since: far longer than any task runs
 
 
@@ -88,6 +90,43 @@ def upload(local: Path, uri: str) -> None:
 
 
 @contextmanager
+def temporary_folder(scratch: Path, at: Path | None = None) -> Iterator[Path]:
+    """A new folder until the block ends; those of processes that were killed are removed first.
+
+    The kernel frees the lock of a process however it dies.
+
+    Args:
+        scratch: folder of this machine; a lock file in it says whose folder is in use.
+        at: the path of the folder; by default a name of its own in ``scratch``.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(scratch)
+    folder = (at or scratch / uuid.uuid4().hex).absolute()
+    owner = scratch / f"{uuid.uuid4().hex}{_LOCK}"
+    with owner.open("x", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            lock.write(f"{folder}\n")
+            lock.flush()
+            folder.mkdir(parents=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            owner.unlink(missing_ok=True)
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    for owner in scratch.glob(f"*{_LOCK}"):
+        # Held by a living process, or gone meanwhile; and what cannot be removed must not stop anybody.
+        with suppress(OSError), owner.open("r+", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder, end, _ = lock.read().partition("\n")
+            if end:  # else its maker has not come so far as to make the folder
+                shutil.rmtree(folder, ignore_errors=True)
+                owner.unlink(missing_ok=True)
+
+
+@contextmanager
 def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
     """A local folder that becomes ``uri`` when the block ends, and vanishes when it raises.
 
@@ -95,16 +134,12 @@ def staged_folder(uri: str, scratch: Path) -> Iterator[Path]:
     """
     filesystem, path = url_to_fs(uri)
     local = _is_local(filesystem)
-    aside = Path(f"{path}.{uuid.uuid4().hex[:8]}.tmp") if local else scratch / uuid.uuid4().hex
-    aside.mkdir(parents=True)
-    try:
+    with temporary_folder(scratch, Path(f"{path}.{uuid.uuid4().hex[:8]}.tmp") if local else None) as aside:
         yield aside
         if local:
             _replace_folder(aside, Path(path))
         else:
             _put_folder(filesystem, aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def local_folder(uri: str, scratch: Path) -> Path:
@@ -123,15 +158,13 @@ def local_folder(uri: str, scratch: Path) -> Path:
         os.utime(copy)
         return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
-    aside = copy.with_name(f"{copy.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        filesystem.get(path, str(aside), recursive=True)
-        aside.rename(copy)
-    except OSError:
-        if not copy.exists():  # else another task has fetched the same meanwhile
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with temporary_folder(scratch) as aside:
+        try:
+            filesystem.get(path, str(aside / copy.name), recursive=True)
+            (aside / copy.name).rename(copy)
+        except OSError:
+            if not copy.exists():  # else another task has fetched the same meanwhile
+                raise
     os.utime(copy)
     _remove_unused(copy.parent)
     return copy

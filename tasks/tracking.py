@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mfn_core.errors import ArtifactError, ConfigError, TransientError
+from tasks import storage
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 
@@ -243,8 +243,7 @@ def bundle_of(settings: Settings, version: Version) -> Iterator[Path]:
 
     _client(settings)
     uri = f"models:/{settings.model_name}/{version.number}/artifacts/{BUNDLE_ARTIFACT}"
-    settings.scratch.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.scratch) as aside:
+    with storage.temporary_folder(settings.scratch) as aside:
         yield _fetch(settings, uri, f"version {version.number}: {uri}", aside, "restore its artifacts or promote another version")
 
 
@@ -346,7 +345,7 @@ def _client(settings: Settings) -> "MlflowClient":
     return mlflow.MlflowClient(settings.tracking, settings.tracking)
 
 
-def _fetch(settings: Settings, uri: str, name: str, folder: str | None, remedy: str) -> Path:
+def _fetch(settings: Settings, uri: str, name: str, folder: Path | None, remedy: str) -> Path:
     """Download into ``folder``, or find where the files are on this machine."""
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -355,7 +354,7 @@ def _fetch(settings: Settings, uri: str, name: str, folder: str | None, remedy: 
     try:
         # The listing tells what is gone: of a missing object S3 says no more than that its download failed.
         if mlflow.artifacts.list_artifacts(artifact_uri=uri):
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder and str(folder)))
         why = "it has no files"
     except Exception as error:  # every store's client has errors of its own
         if not (isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)):

@@ -1,6 +1,10 @@
 """The engine: what is asked of DuckDB beyond what Ibis can say."""
 
+import signal
+import subprocess
+import sys
 from datetime import date
+from pathlib import Path
 
 import ibis
 import pyarrow as pa
@@ -22,6 +26,24 @@ def test_no_connection_draws_a_progress_bar_into_the_log(connection):
     with engine.beside(connection) as other:
         for each in (connection, other):
             assert each.raw_sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
+def test_what_a_killed_process_has_spilled_is_removed_by_the_next_connection(settings):
+    script = f"""
+import os, signal
+from pathlib import Path
+from tasks import engine
+from tasks.settings import Settings
+with engine.connect(Settings(var=Path({str(settings.var)!r}))) as connection:
+    spill = connection.raw_sql("SELECT current_setting('temp_directory')").fetchone()[0]
+    Path(spill, "spilled.bin").write_text("much")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert len(list(settings.scratch.rglob("spilled.bin"))) == 1
+    with engine.connect(settings):
+        assert list(settings.scratch.rglob("spilled.bin")) == []
+    assert list(settings.scratch.iterdir()) == []
 
 
 def test_the_hash_of_a_row_is_that_of_the_installed_engine(connection):

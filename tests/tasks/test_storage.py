@@ -2,6 +2,12 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -165,4 +171,83 @@ def test_folders_publish_to_an_object_store_too(tmp_path: Path) -> None:
         (folder / "a.txt").write_text("one")
 
     assert storage.list_names(uri) == ["a.txt"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def another_process(folder: str) -> Iterator["tuple[subprocess.Popen[str], Path]"]:
+    """A process that has just made the folder of an expression, and writes to it until it is killed."""
+    script = f"""
+import time
+from pathlib import Path
+from tasks import storage
+with {folder} as made:
+    (made / "spilled.bin").write_text("much")
+    print(made, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("folder", ["storage.temporary_folder(Path({0!r}))", "storage.staged_folder({1!r}, Path({0!r}))"])
+def test_what_a_killed_process_leaves_is_removed_by_whoever_comes_next_and_what_a_living_one_uses_is_not(
+    tmp_path: Path, folder: str
+) -> None:
+    scratch, artifact = tmp_path / "scratch", tmp_path / "store" / "artifact"
+    with another_process(folder.format(str(scratch), str(artifact))) as (process, made):
+        with storage.temporary_folder(scratch):
+            assert (made / "spilled.bin").exists()
+        process.kill()
+        process.wait()
+        assert made.exists()
+        with storage.temporary_folder(scratch) as mine:
+            assert not made.exists()
+            assert mine.exists()
+    assert list(scratch.iterdir()) == []
+
+
+def test_what_a_killed_process_has_fetched_by_half_is_removed(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    script = f"""
+import os, signal
+from pathlib import Path
+from fsspec.implementations.memory import MemoryFileSystem
+from tasks import storage
+
+def killed(self, rpath, lpath, **named):
+    Path(lpath).mkdir()
+    (Path(lpath) / "half.bin").write_text("much")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+MemoryFileSystem.get = killed
+storage.write_json("memory://bucket/artifact/manifest.json", {{}})
+storage.local_folder("memory://bucket/artifact", Path({str(scratch)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    assert len(list(scratch.rglob("half.bin"))) == 1
+    with storage.temporary_folder(scratch):
+        assert list(scratch.rglob("half.bin")) == []
+
+
+def test_a_folder_that_is_about_to_be_made_is_left_alone(tmp_path: Path) -> None:
+    about_to_be_locked = tmp_path / "1.lock"  # its maker has written nothing to it
+    about_to_be_locked.touch()
+    with storage.temporary_folder(tmp_path):
+        assert about_to_be_locked.exists()
+
+
+def test_folders_of_many_threads_do_not_remove_each_other(tmp_path: Path) -> None:
+    def use(number: int) -> bool:
+        with storage.temporary_folder(tmp_path) as folder:
+            (folder / "a.txt").write_text(str(number))
+            with storage.temporary_folder(tmp_path):
+                return (folder / "a.txt").read_text() == str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(200)))
     assert list(tmp_path.iterdir()) == []
