@@ -178,9 +178,13 @@ def _first_load_days(
     footers = _checked_footers(settings, log, [source])
     with engine.connect(settings) as connection, raw.corrupt_files_named(source.uris):
         groups = log_rows.raw_rows(connection, log, receipt.column_mapping(settings, log), [source], footers)
-        days = log_rows.rows_by_day([log_rows.with_verdict(group.typed, log, now, settings.late_rows) for group in groups])
+        judged = [log_rows.with_verdict(group.typed, log, now, settings.earliest_day, settings.late_rows) for group in groups]
+        days = log_rows.rows_by_day(judged)
     if not days:
-        raise SchemaError(f"{', '.join(source.uris)}: no row has an event_time that is not null and not in the future; correct the source")
+        raise SchemaError(
+            f"{', '.join(source.uris)}: no row has an event_time that is not null, not before MFN_EARLIEST_DAY={settings.earliest_day} "
+            "and not in the future; correct the source"
+        )
     return former | days, finished
 
 

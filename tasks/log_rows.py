@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 
 import ibis
 from ibis.backends.duckdb import Backend
@@ -48,15 +48,18 @@ def raw_rows(
     return found
 
 
-def with_verdict(rows: Table, log: LogSchema, now: datetime, late_rows: str) -> Table:
+def with_verdict(rows: Table, log: LogSchema, now: datetime, earliest_day: date, late_rows: str) -> Table:
     """Add to typed rows the day they belong to (null without a usable time) and the reason to reject them (null: accepted)."""
-    usable = rows[EVENT_TIME] <= ibis.literal(now).cast(_INSTANT)
+    is_early = rows[EVENT_TIME] < ibis.literal(datetime.combine(earliest_day, time(), UTC)).cast(_INSTANT)
+    is_future = rows[EVENT_TIME] > ibis.literal(now).cast(_INSTANT)
+    usable = ~(is_early | is_future)
     day = ibis.ifelse(usable.fill_null(False), engine.utc_day(rows[EVENT_TIME]), ibis.null("date"))
     rules: list[tuple[BooleanValue, StringValue]] = []
     for name in (USER_ID, log.id, log.category):
         rules += [(rows[name].isnull(), ibis.literal(f"{name} is null")), (rows[name] == "", ibis.literal(f"{name} is empty"))]
     rules.append((rows[EVENT_TIME].isnull(), ibis.literal(f"{EVENT_TIME} is null")))
-    rules.append((~usable, ibis.literal(f"{EVENT_TIME} is in the future")))
+    rules.append((is_early, ibis.literal(f"{EVENT_TIME} is before {earliest_day}")))
+    rules.append((is_future, ibis.literal(f"{EVENT_TIME} is in the future")))
     if late_rows == "quarantine":
         rules.append((day != rows[SOURCE_DAY], ibis.literal(f"{EVENT_TIME} is on another day than its folder")))
     return rows.mutate(**{DAY: day, REASON: ibis.cases(*rules)})

@@ -249,7 +249,7 @@ def _publish_day(
         digest=manifest.digest_of(log.dataset, str(day.day), metrics["accepted"], str(metrics["hash_sum"])),
         rows={name: metrics[name] for name in ("read", "accepted", "quarantined", "duplicates", "late")},
         inputs={name: each.source_digest for name, each in sorted(day.contributions.items())},
-        config={"columns": receipt.column_mapping(settings, log), "late_rows": settings.late_rows},
+        config=receipt.rules(settings, log),
         created_at=manifest.now(),
         facts={
             "dataset": log.dataset,

@@ -54,7 +54,7 @@ class Request:
         return log_rows.in_range(self._judged(group), reach, *self.span)
 
     def _judged(self, group: RawRows) -> Table:
-        return log_rows.with_verdict(group.typed, self.log, self.now, self.settings.late_rows)
+        return log_rows.with_verdict(group.typed, self.log, self.now, self.settings.earliest_day, self.settings.late_rows)
 
 
 def write_parts(

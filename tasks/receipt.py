@@ -5,6 +5,7 @@ A daily folder has one receipt; a first load has one per range of days that was 
 
 from collections.abc import Iterable
 from datetime import date
+from typing import Any
 
 from mfn_core.errors import ArtifactError
 from mfn_core.schema import PARTITION, LogSchema
@@ -20,7 +21,12 @@ _DAILY = f"{PARTITION}="
 
 def digest(settings: Settings, log: LogSchema, source: Source) -> str:
     """Of the files of a source and of everything else that decides what becomes of its rows."""
-    return manifest.digest_of(_RULES, dict(source.signatures), column_mapping(settings, log), settings.late_rows)
+    return manifest.digest_of(_RULES, dict(source.signatures), rules(settings, log))
+
+
+def rules(settings: Settings, log: LogSchema) -> dict[str, Any]:
+    """The settings that decide what becomes of a row."""
+    return {"columns": column_mapping(settings, log), "late_rows": settings.late_rows, "earliest_day": str(settings.earliest_day)}
 
 
 def column_mapping(settings: Settings, log: LogSchema) -> dict[str, str]:
@@ -110,7 +116,7 @@ def _write(settings: Settings, log: LogSchema, source: Source, name: str, rows: 
             digest=digest(settings, log, source),
             rows=rows,
             inputs=dict(source.signatures),
-            config={"columns": column_mapping(settings, log), "late_rows": settings.late_rows},
+            config=rules(settings, log),
             created_at=manifest.now(),
             facts=facts,
         )

@@ -4,6 +4,7 @@ Every field is set by ``MFN_<NAME>``; a misspelt ``MFN_`` variable is an error, 
 """
 
 import os
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     user_columns: dict[str, str] = Field({}, description="The same for the users table.")
     late_rows: Literal["event_time", "quarantine"] = Field(
         "event_time", description="Rows of another day than their folder's: to the partition of their event time, or to quarantine."
+    )
+    earliest_day: date = Field(
+        date(1990, 1, 1), description="Rows with an event_time before this day, 00:00 UTC, are rejected: times of dead clocks, zeros."
     )
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Above this share of rejected rows nothing is published.")
     max_duplicate_share: float = Field(0.2, ge=0, le=1, description="Above this share of exact duplicates nothing is published.")

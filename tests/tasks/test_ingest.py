@@ -137,6 +137,28 @@ def test_a_rejected_row_is_quarantined_whole_with_reason_file_and_row_number(set
     assert counts(generous, "2026-06-01") == {"read": 2, "accepted": 1, "quarantined": 1, "duplicates": 0, "late": 0}
 
 
+def test_times_of_dead_clocks_make_no_curated_day(settings):
+    generous = settings.model_copy(update={"max_rejected_share": 0.5})
+    dead = [("bob", "chess", "games", "1970-01-01T00:00"), ("cat", "chess", "games", "0001-01-01T00:00")]
+    deliver_day(generous, "2026-06-01", [ANN, BOB, *dead])
+    ingest_days(generous, "2026-06-01")
+    assert [each.facts["dt"] for each in curated.partitions(generous, APP_LOGS)] == ["2026-06-01"]
+    assert counts(generous, "2026-06-01") == {"read": 4, "accepted": 2, "quarantined": 2, "duplicates": 0, "late": 0}
+
+
+def test_times_of_dead_clocks_do_not_stretch_a_first_load(settings):
+    generous = settings.model_copy(update={"max_rejected_share": 0.5})
+    deliver(generous, "app_logs.parquet", app_rows([("bob", "chess", "games", "1970-01-01T00:00"), ANN, CAT]))
+    assert ingest.plan_ingest(generous, APP_LOGS, None, None, 1, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
+
+
+def test_an_old_log_is_accepted_by_setting(settings):
+    old = settings.model_copy(update={"earliest_day": date(1970, 1, 1)})
+    deliver_day(old, "1985-06-01", [("ann", "bank", "finance", "1985-06-01T09:00")])
+    ingest_days(old, "1985-06-01")
+    assert curated_rows(old) == [("ann", "bank", "finance", "1985-06-01T09:00")]
+
+
 def test_columns_called_as_ours_are_kept_in_quarantine_where_no_mark_is_called_so(settings):
     generous = settings.model_copy(update={"max_rejected_share": 0.5})
     names = ["_source", "_source_day", "_home", "_day", "_key", "_row_hash", "_primary", "_late"]
@@ -295,6 +317,13 @@ def test_another_column_mapping_is_work_again(settings):
     ingest_days(settings, "2026-06-01")
     mapped = settings.model_copy(update={"app_log_columns": {"app_category": "label"}})
     assert len(ingest.plan_ingest(mapped, APP_LOGS, None, None, 31, now=NOW)) == 1
+
+
+def test_another_earliest_day_is_work_again(settings):
+    deliver_day(settings, "2026-06-01", [ANN])
+    ingest_days(settings, "2026-06-01")
+    later = settings.model_copy(update={"earliest_day": date(2000, 1, 1)})
+    assert len(ingest.plan_ingest(later, APP_LOGS, None, None, 31, now=NOW)) == 1
 
 
 def test_the_item_log_has_columns_of_its_own(settings):
