@@ -16,7 +16,7 @@ from typing import Any
 from ibis.expr.types import Table
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
-from mfn_core.schema import LogSchema
+from mfn_core.schema import EVENT_TIME, SEQ_NO, LogSchema
 from tasks import curated, engine, log_rows, publication, quarantine, raw, reading, receipt, storage, turns
 from tasks.day_parts import Part
 from tasks.log_rows import Count
@@ -117,7 +117,7 @@ def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tup
         for source in sources:
             _check_rejected(settings, log, source, [each for each in counts if each.source == source.name], footers, verdicts)
         for source in sources:
-            _check_duplicates(settings, log, source, *_of(source, parts, counts))
+            _check_duplicates(settings, log, source, *_of(source, parts, counts), footers)
         for source in sources:
             if source.day is not None:
                 receipt.announce_daily(settings, log, source, {part.day for part in parts if part.source == source.name})
@@ -290,14 +290,27 @@ def _check_rejected(
         )
 
 
-def _check_duplicates(settings: Settings, log: LogSchema, source: Source, parts: list[Part], counts: list[Count]) -> None:
+def _check_duplicates(
+    settings: Settings, log: LogSchema, source: Source, parts: list[Part], counts: list[Count], footers: list[Footer]
+) -> None:
     read, duplicates = sum(each.rows for each in counts), _duplicates(parts)
     if read and duplicates / read > settings.max_duplicate_share:
         raise RejectionError(
             f"{_what(log, source)}: {duplicates} of {read} rows ({duplicates / read:.1%}) are exact duplicates, more than "
             f"max_duplicate_share={settings.max_duplicate_share:g}. Nothing is published: remove the file that was delivered twice, "
-            "or raise MFN_MAX_DUPLICATE_SHARE"
+            f"{_numbering(settings, log, source, footers)}or raise MFN_MAX_DUPLICATE_SHARE"
         )
+
+
+def _numbering(settings: Settings, log: LogSchema, source: Source, footers: list[Footer]) -> str:
+    """What else makes rows equal: without a number, an event that is repeated within one instant cannot be told from a copy."""
+    column = receipt.column_mapping(settings, log).get(SEQ_NO, SEQ_NO)
+    if all(column in footer.schema.names for footer in footers if footer.uri in source.signatures):
+        return ""
+    return (
+        f"or, where a user repeats an event within one {EVENT_TIME} (as where times are whole days), bring a {column} that numbers the "
+        "events of a user, or times of a finer grain, "
+    )
 
 
 def _what(log: LogSchema, source: Source) -> str:

@@ -142,6 +142,23 @@ def test_more_duplicates_than_allowed(settings):
     assert "raise MFN_MAX_DUPLICATE_SHARE" in message
 
 
+def test_equal_rows_without_a_number_may_be_repeated_events(settings):
+    deliver_day(settings, "2026-06-01", [ANN, ANN, BOB])
+    message = refused(settings, RejectionError)
+    assert message.endswith(
+        "remove the file that was delivered twice, or, where a user repeats an event within one event_time (as where times are whole "
+        "days), bring a seq_no that numbers the events of a user, or times of a finer grain, or raise MFN_MAX_DUPLICATE_SHARE"
+    )
+
+
+def test_equal_rows_of_one_number_are_a_file_delivered_twice(settings):
+    numbered = app_rows([ANN, ANN, BOB], n=pa.array([1, 1, 2]))
+    deliver(settings, f"{FOLDER}/a.parquet", numbered)
+    mapped = settings.model_copy(update={"app_log_columns": {"seq_no": "n"}})
+    message = refused(mapped, RejectionError)
+    assert message.endswith("remove the file that was delivered twice, or raise MFN_MAX_DUPLICATE_SHARE")
+
+
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all", b"PAR1PAR1"])
 def test_a_file_that_is_no_parquet(settings, content):
     file = deliver_day(settings, "2026-06-01", [ANN])
