@@ -10,7 +10,9 @@ rows of any longer is withdrawn, and not announced.
 
 ### Triage
 
-- `PartitionNotReadyError`: the raw files of the day are late. Retried every 20 minutes; then ask the producer, and clear `plan`.
+- `PartitionNotReadyError`: the raw files of the day are late, or one is not finished. Retried every 20 minutes; then ask the producer,
+  and clear the task.
+- `TransientError`: a file was replaced while it was read. Retried; where it comes back, have files written aside and renamed.
 - `SchemaError`: a missing column, a wrong type, a time without zone, corrupt Parquet. The message names file and column: fix the
   source, or map the column (`MFN_APP_LOG_COLUMNS`, `MFN_ITEM_LOG_COLUMNS`; then restart the services), and clear the task.
 - `RejectionError`: more rejects or duplicates than `MFN_MAX_REJECTED_SHARE` or `MFN_MAX_DUPLICATE_SHARE`. Read `_reason` in the

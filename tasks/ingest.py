@@ -15,7 +15,7 @@ from typing import Any
 
 from ibis.expr.types import Table
 
-from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
+from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError, TransientError
 from mfn_core.schema import EVENT_TIME, SEQ_NO, LogSchema
 from tasks import curated, engine, log_rows, publication, quarantine, raw, reading, receipt, storage, turns
 from tasks.day_parts import Part
@@ -89,6 +89,7 @@ def ingest_chunk(
         SchemaError: a file breaks the contract or cannot be read.
         RejectionError: too many rows of a source are rejected or duplicated; they are in quarantine, nothing is published.
         AuditError: the rows fail the suite; nothing is published.
+        TransientError: a file is not finished, or was replaced while it was read; nothing is published.
     """
     _check_request(settings, log, first_day, last_day)
     with turns.taken(settings, f"ingest-{log.dataset}"):  # two chunks may touch one curated day, by late rows
@@ -273,7 +274,8 @@ def _check_rejected(
     read = sum(each.rows for each in counts)
     if source.day is not None:
         delivered = sum(footer.rows for footer in footers if footer.uri in source.signatures)
-        assert read == delivered, f"{log.dataset} {source.name}: {delivered} rows delivered, {read} accounted for"
+        if read != delivered:
+            raise _changed_meanwhile(settings, log, source, delivered, read)
     rejected = sum(each.rows for each in counts if each.reason is not None)
     if read and rejected / read > settings.max_rejected_share:
         raise RejectionError(
@@ -300,6 +302,17 @@ def _check_duplicates(
             f"max_duplicate_share={settings.max_duplicate_share:g}. Nothing is published: remove the file that was delivered twice, "
             f"{_numbering(settings, log, source, footers)}or raise MFN_MAX_DUPLICATE_SHARE"
         )
+
+
+def _changed_meanwhile(settings: Settings, log: LogSchema, source: Source, delivered: int, read: int) -> TransientError:
+    assert source.day is not None, "of a daily folder"
+    now = raw.daily(settings, log, source.day)
+    changed = [uri for uri, signature in source.signatures.items() if now is None or now.signatures.get(uri) != signature]
+    return TransientError(
+        f"{log.dataset} {source.name}: {delivered} rows by the footers of its files, {read} when they were read: "
+        f"{', '.join(sorted(changed)) or 'one of them'} was replaced meanwhile. Nothing is published, the run will be retried; "
+        "deliver a file under a name that begins with _ and rename it, so that it changes at once"
+    )
 
 
 def _numbering(settings: Settings, log: LogSchema, source: Source, footers: list[Footer]) -> str:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from mfn_core.errors import ConfigError, SchemaError
+from mfn_core.errors import ConfigError, MFNError, PartitionNotReadyError, SchemaError
 from mfn_core.schema import EVENT_TIME, EVENT_TYPE, PARTITION, SEQ_NO, USER_ID, LogSchema
 from tasks import storage
 from tasks.settings import Settings
@@ -21,6 +21,7 @@ FIRST_LOAD = "first-load"
 _PREFIX = f"{PARTITION}="
 _PARQUET = re.compile(r"[^_.].*\.parquet")
 _READERS = 16
+_SETTLED = timedelta(minutes=15)  # less than a retry waits: the next try judges the file, unless it was written meanwhile
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def footers(uris: Sequence[str]) -> list[Footer]:
 
     Raises:
         SchemaError: a file is no Parquet.
+        PartitionNotReadyError: it is none yet.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(_footer, uris))
@@ -115,6 +117,7 @@ def corrupt_files_named(uris: Sequence[str]) -> Iterator[None]:
 
     Raises:
         SchemaError: a file cannot be read.
+        PartitionNotReadyError: it cannot be read yet.
     """
     try:
         yield
@@ -267,8 +270,26 @@ def _read_to_the_end(uri: str) -> None:
         raise _corrupt(uri, error) from error
 
 
-def _corrupt(uri: str, error: Exception) -> SchemaError:
-    return SchemaError(f"{uri} is no readable Parquet file ({str(error).strip().splitlines()[0]}); write it again")
+def _corrupt(uri: str, error: Exception) -> MFNError:
+    """Half a file looks like a broken one: only its age tells, and a new one is not judged yet."""
+    if isinstance(error, FileNotFoundError):
+        return PartitionNotReadyError(f"{uri} was there when its folder was listed, and is gone: deliver it again, the run will be retried")
+    what = f"{uri} is no readable Parquet file ({str(error).strip().splitlines()[0]})"
+    age = _age(uri)
+    if age is not None and age < _SETTLED:
+        return PartitionNotReadyError(
+            f"{what}, but was written {age.total_seconds():.0f} s ago, less than {_SETTLED.total_seconds():.0f}: it may not be finished. "
+            "The run will be retried; write it again if it is broken, or write files under a name that begins with _ and rename them"
+        )
+    return SchemaError(f"{what}; write it again")
+
+
+def _age(uri: str) -> timedelta | None:
+    filesystem, path = url_to_fs(uri)
+    try:
+        return datetime.now(UTC) - filesystem.modified(path)
+    except (NotImplementedError, FileNotFoundError):  # not every store tells times
+        return None
 
 
 def _remedy(column: str, kind: pa.DataType) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
-from mfn_core.errors import SchemaError
+from mfn_core.errors import TransientError
 from mfn_core.schema import LogSchema
 from tasks import coding, curated, day_parts, engine, log_rows, parts, receipt
 from tasks.day_parts import Part
@@ -73,7 +73,7 @@ def write_parts(
         The files, and how many rows each source has by day and verdict.
 
     Raises:
-        SchemaError: a file changed while it was read.
+        TransientError: a file changed while it was read.
     """
     rows = {footer.uri: footer.rows for footer in request.footers}
 
@@ -126,9 +126,9 @@ def _check_unchanged(log: LogSchema, written: Sequence[Part], counts: Sequence[C
     sorted_ = {(part.source, part.day): part.arrived for part in written}
     for key in sorted(judged.keys() | sorted_.keys(), key=str):
         if judged.get(key) != sorted_.get(key):
-            raise SchemaError(
+            raise TransientError(
                 f"{log.dataset} {key[0]}: {judged.get(key, 0)} rows of {key[1]} were accepted, {sorted_.get(key, 0)} found when they were "
-                "read again; its files changed meanwhile: deliver them whole, then run again"
+                "read again; its files changed meanwhile: deliver them whole, the run will be retried"
             )
 
 

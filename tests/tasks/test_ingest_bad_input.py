@@ -1,5 +1,6 @@
 """Bad raw input stops ingest with a message that names the file, the column or row, the value, the limit and the remedy."""
 
+import os
 from datetime import date
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError
+from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError, TransientError
 from mfn_core.schema import APP_LOGS
-from tasks import curated, ingest, log_rows, reading
+from tasks import curated, ingest, log_rows, raw, reading
 from tests.tasks.raw_files import NOW, app_rows, deliver, deliver_day, ingest_days
 
 ANN = ("ann", "bank", "finance", "2026-06-01T09:00")
@@ -94,8 +95,37 @@ def test_files_that_change_while_they_are_read(settings, monkeypatch):
         return found
 
     monkeypatch.setattr(log_rows, "count", count_then_deliver)
-    message = refused(settings, SchemaError)
+    message = refused(settings, TransientError)
     assert "app_logs dt=2026-06-01: 2 rows of 2026-06-01 were accepted, 1 found when they were read again" in message
+
+
+def test_a_file_that_is_replaced_between_its_footer_and_its_rows(settings, monkeypatch):
+    file = deliver_day(settings, "2026-06-01", [ANN, BOB])
+    deliver(settings, f"{FOLDER}/whole.parquet", app_rows([("cat", "maps", "travel", "2026-06-01T11:00")]))
+    write_parts = reading.write_parts
+
+    def deliver_then_read(*arguments):
+        deliver_day(settings, "2026-06-01", [ANN])
+        return write_parts(*arguments)
+
+    monkeypatch.setattr(reading, "write_parts", deliver_then_read)
+    assert refused(settings, TransientError) == (
+        f"app_logs dt=2026-06-01: 3 rows by the footers of its files, 2 when they were read: {file} was replaced meanwhile. "
+        "Nothing is published, the run will be retried; deliver a file under a name that begins with _ and rename it, so that it "
+        "changes at once"
+    )
+
+
+def test_a_file_that_is_gone_when_its_footer_is_read(settings, monkeypatch):
+    file = deliver_day(settings, "2026-06-01", [ANN])
+    footers = raw.footers
+
+    def remove_then_read(uris):
+        file.unlink()
+        return footers(uris)
+
+    monkeypatch.setattr(raw, "footers", remove_then_read)
+    assert refused(settings, PartitionNotReadyError).startswith(f"{file} was there when its folder was listed, and is gone")
 
 
 def test_a_time_without_zone(settings):
@@ -159,13 +189,28 @@ def test_equal_rows_of_one_number_are_a_file_delivered_twice(settings):
     assert message.endswith("remove the file that was delivered twice, or raise MFN_MAX_DUPLICATE_SHARE")
 
 
+def written_long_ago(file, content):
+    file.write_bytes(content)
+    os.utime(file, (1_780_000_000, 1_780_000_000))
+
+
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all", b"PAR1PAR1"])
 def test_a_file_that_is_no_parquet(settings, content):
     file = deliver_day(settings, "2026-06-01", [ANN])
-    file.write_bytes(content)
+    written_long_ago(file, content)
     message = refused(settings, SchemaError)
     assert message.startswith(f"{file} is no readable Parquet file (")
     assert message.endswith("write it again")
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_file_that_is_half_written_may_be_retried(settings, share):
+    file = deliver_day(settings, "2026-06-01", [ANN])
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    message = refused(settings, PartitionNotReadyError)
+    assert message.startswith(f"{file} is no readable Parquet file (")
+    assert "s ago, less than 900: it may not be finished. The run will be retried" in message
 
 
 def test_a_parquet_file_with_a_corrupt_page(settings):
@@ -173,7 +218,7 @@ def test_a_parquet_file_with_a_corrupt_page(settings):
     file = deliver(settings, f"{FOLDER}/broken.parquet", app_rows([BOB] * 1000))
     content = bytearray(file.read_bytes())
     content[4:200] = b"\xff" * 196
-    file.write_bytes(content)
+    written_long_ago(file, content)
     assert refused(settings, SchemaError).startswith(f"{file} is no readable Parquet file (")
 
 
