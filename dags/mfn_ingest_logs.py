@@ -3,31 +3,35 @@
 Casts each raw row to the contract, sets rejected rows aside under `quarantine/` (whole, with reason, file and row number),
 drops exact duplicates, audits the partition with Great Expectations and publishes it whole or not at all.
 
-**When:** daily for yesterday's partition; by hand for a range of days (a first load), in chunks of `days_per_chunk`. A backfill
-re-reads old partitions. Unchanged raw files are no work: `plan` is skipped and says so. **Emits** the partition's asset; after a
-range, those of its last complete week and the days after it (`mfn_validate` finds the rest by itself). A day that no raw file has
-rows of any longer is withdrawn, and not announced.
+**When:** daily for yesterday's partition, and for those of the `MFN_REDELIVERY_DAYS` (7) days before it whose raw files were never
+read or have changed; by hand for a range of days (a first load), in chunks of `days_per_chunk`. A backfill re-reads old partitions.
+Unchanged raw files are no work. **Emits** the partition's asset, and those of days before it that nobody had read; after a range,
+those of its last complete week and the days after it (`mfn_validate` finds the rest by itself). A day that no raw file has rows of
+any longer is withdrawn, and not announced.
 
 ### Triage
 
-- `PartitionNotReadyError`: the raw files of the day are late, or one is not finished. Retried every 20 minutes; then ask the producer,
-  and clear the task.
+- `PartitionNotReadyError`: the raw files of the day are late, or one is not finished. Retried every 20 minutes; then ask the producer.
+  The next days' runs read them when they are there; clear the task to have them at once.
 - `TransientError`: a file was replaced while it was read. Retried; where it comes back, have files written aside and renamed.
 - `SchemaError`: a missing column, a wrong type, a time without zone, corrupt Parquet. The message names file and column: fix the
   source, or map the column (`MFN_APP_LOG_COLUMNS`, `MFN_ITEM_LOG_COLUMNS`; then restart the services), and clear the task.
 - `RejectionError`: more rejects or duplicates than `MFN_MAX_REJECTED_SHARE` or `MFN_MAX_DUPLICATE_SHARE`. Read `_reason` in the
   quarantine, fix the source, and clear the task.
 - `AuditError`: a critical expectation failed. Open the page that the message names.
+- `ingest` failed for an earlier day, and `finish` with it: the run's own day is announced nevertheless. Later runs try it again.
+- The scheduler was down: no runs are made up, the next one reads the days that were missed. After more than `MFN_REDELIVERY_DAYS`,
+  trigger the range of the others.
 
-A failed run publishes nothing: readers see the partition as it was. Clearing a task never doubles rows.
+A failed chunk publishes nothing: readers see its days as they were. Clearing a task never doubles rows.
 """
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
 from mfn_core.schema import LOGS
-from tasks.airflow_adapter import DAILY, LOG_ASSETS, announce_days, dag_arguments, days_from, skip, start
+from tasks.airflow_adapter import DAILY, LOG_ASSETS, SOME_DONE, announce_ingested, dag_arguments, days_from, own_days, skip, start
 from tasks.dag_configs import IngestConfig
 from tasks.settings import load_settings
 
@@ -45,28 +49,30 @@ for view in load_settings().views:
         @task(retries=12, execution_timeout=timedelta(minutes=30))
         def plan(view):
             """Find the raw days to read, in chunks."""
-            from tasks.ingest import plan_ingest
+            from tasks.ingest import plan_ingest, plan_partition
 
             settings, config = start(IngestConfig)
-            first_day, last_day = days_from(config)
-            chunks = plan_ingest(settings, LOGS[view], first_day, last_day, config.days_per_chunk)
-            return chunks or skip(
-                f"nothing to do: the raw files of {first_day or 'the first day'} to {last_day or 'the last'} are unchanged"
-            )
+            if days := own_days(settings, config):
+                return plan_partition(settings, LOGS[view], *days)
+            chunks = plan_ingest(settings, LOGS[view], *days_from(config), config.days_per_chunk)
+            return chunks or skip("nothing to do: the raw files of these days are unchanged")
 
         # One at a time, backfills included: a late row may belong to the neighbour's partition.
         @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=2))
         def ingest(view, chunk):
             """Read, judge and publish the days of one chunk."""
-            from tasks.ingest import ingest_chunk
+            from tasks.ingest import ingest_planned
 
-            settings, _ = start(IngestConfig)
-            published = ingest_chunk(settings, LOGS[view], date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]))
-            return {"days": [each["dt"] for each in published], "changed": sum(each["changed"] for each in published)}
+            return ingest_planned(start(IngestConfig)[0], LOGS[view], chunk)
 
-        @task(outlets=[LOG_ASSETS[view]])
-        def announce(view, chunks):
-            """Emit the asset of the run's partition; after a range, of the published days."""
-            announce_days(LOG_ASSETS[view], [day for chunk in chunks for day in chunk["days"]])
+        @task(outlets=[LOG_ASSETS[view]], trigger_rule=SOME_DONE)
+        def announce(view, planned, ingested):
+            """Emit the asset of the run's partition, though an earlier day failed; after a range, of the published days."""
+            announce_ingested(LOG_ASSETS[view], len(planned), list(ingested))
 
-        announce(view, ingest.partial(view=view).expand(chunk=plan(view)))
+        @task
+        def finish():
+            """Fail the run where a chunk failed, which ``announce`` passes over."""
+
+        ingested = ingest.partial(view=view).expand(chunk=(planned := plan(view)))
+        [ingested, announce(view, planned, ingested)] >> finish()

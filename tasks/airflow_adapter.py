@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -55,6 +55,8 @@ WEEKLY = PartitionedAssetTimetable(
 )
 # For what follows mapped tasks of which some are skipped with a reason.
 SOME_SUCCEEDED = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+# For what follows mapped tasks of which some may have failed.
+SOME_DONE = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
 RETRIES = ExceptionRetryPolicy(
     rules=[
@@ -130,6 +132,17 @@ def is_automatic() -> bool:
     return get_current_context()["dag_run"].run_type == "asset_triggered"
 
 
+def own_days(settings: Settings, config: IngestConfig) -> tuple[date, date] | None:
+    """The earliest day that a run for one day looks at, and its day; None for a range.
+
+    Days before its own are the clock's business: a person or a backfill names the days that it is about.
+    """
+    day = partition_day()
+    if day is None or config.first_day or config.last_day:
+        return None
+    return day - timedelta(days=settings.redelivery_days if _is_scheduled() else 0), day
+
+
 def run_id() -> str:
     """Of the DAG run: the same in each try of its tasks."""
     return str(get_current_context()["dag_run"].run_id)
@@ -141,8 +154,24 @@ def skip(reason: str) -> NoReturn:
     raise AirflowSkipException(reason)
 
 
-def announce_days(asset: Asset, days: Iterable[str]) -> None:
+def announce_ingested(asset: Asset, planned: int, ingested: Sequence[Mapping[str, Any]]) -> None:
+    """Emit the asset of what a run has ingested. A range of which a part failed is not announced: consumers would go on without it.
+
+    Args:
+        asset: of the log.
+        planned: number of chunks.
+        ingested: of ``ingest_planned``, of every chunk that did not fail.
+    """
+    if partition_day() is None and len(ingested) < planned:
+        skip(f"{planned - len(ingested)} of {planned} chunks failed; clear them, and the days are announced")
+    days, late = ([day for each in ingested for day in each[name]] for name in ("days", "late"))
+    announce_days(asset, days, late if _is_scheduled() else ())
+
+
+def announce_days(asset: Asset, days: Iterable[str], late: Iterable[str] = ()) -> None:
     """Emit the asset of the run's own day where it is one of ``days``; after a range, of its last complete week and the days after it.
+
+    A run of one day emits the late days too: their own runs did not find them, and nobody else will wake their consumers.
 
     Consumers compute their work from manifests, whatever day wakes them: a first load of years must wake them for a
     complete week, not fire a training for each of its weeks.
@@ -150,14 +179,22 @@ def announce_days(asset: Asset, days: Iterable[str]) -> None:
     Args:
         asset: of the days.
         days: that the run published, ISO.
+        late: days before the run's own that it was the first to read.
     """
     own_day = partition_day()
-    ordered = sorted(day for day in days if own_day is None or day == str(own_day))
-    if not ordered:
+    announced = _last_days(days) if own_day is None else sorted({day for day in days if day == str(own_day)} | set(late))
+    if not announced:
         skip(f"{own_day} was not published" if own_day else "no day was published")
+    get_current_context()["outlet_events"][asset].add_partitions(announced)
+
+
+def _last_days(days: Iterable[str]) -> list[str]:
+    ordered = sorted(days)
+    if not ordered:
+        return []
     last = date.fromisoformat(ordered[-1])
     monday = last - timedelta(days=(last.weekday() + 1) % 7 + 6)
-    get_current_context()["outlet_events"][asset].add_partitions([day for day in ordered if day >= str(monday)])
+    return [day for day in ordered if day >= str(monday)]
 
 
 def announce_version(asset: Asset, registered: Mapping[str, Any]) -> None:
@@ -177,6 +214,10 @@ def run_tags(settings: Settings) -> dict[str, str]:
         "airflow.try_number": str(context["ti"].try_number),
         "airflow.url": f"{settings.airflow_url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}",
     }
+
+
+def _is_scheduled() -> bool:
+    return get_current_context()["dag_run"].run_type == "scheduled"
 
 
 def _param(section: str | None, schema: dict[str, Any]) -> Param:

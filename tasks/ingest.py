@@ -8,6 +8,7 @@ any of them again replaces that contribution and nothing else.
 import logging
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -68,6 +69,52 @@ def plan_ingest(
     chunks = _chunks(work, days_per_chunk, None if arrived.keys() & set(work) else loaded)
     logger.info("%s: %d of %d days are new or changed, in %d chunks", log.dataset, len(work), len(wanted), len(chunks))
     return [{"first_day": str(first), "last_day": str(last)} for first, last in chunks]
+
+
+def plan_partition(
+    settings: Settings, log: LogSchema, earliest_day: date, day: date, *, now: datetime | None = None
+) -> list[dict[str, str]]:
+    """The chunks of a run that was made for one day: of the days shortly before it those that are new or changed, then the day itself.
+
+    The day is a chunk though it be unchanged: ``ingest_chunk`` then finds nothing to do, and the day is announced, which a run that
+    failed may have left undone. Each day is a chunk of its own: none that is bad holds up another.
+
+    Args:
+        settings: of the installation.
+        log: which log.
+        earliest_day: first day that is looked at; ``day`` itself: no other.
+        day: that the run was made for.
+        now: rows later than this are in the future; None: the clock.
+
+    Returns:
+        As ``plan_ingest``; never empty.
+
+    Raises:
+        ConfigError: the view is not deployed, or a column mapping is misspelt.
+        PartitionNotReadyError: the day has not arrived; the days before it may be absent.
+        SchemaError: a file of a first load breaks the contract.
+    """
+    plan_ingest(settings, log, day, day, 1, now=now)  # refuses what the run cannot start with
+    changed = _changed_folders(settings, log, earliest_day, day - timedelta(days=1))
+    logger.info("%s %s: %d days since %s are new or changed", log.dataset, day, len(changed), earliest_day)
+    days = [str(source.day) for source in changed] + [str(day)]
+    return [{"first_day": each, "last_day": each} for each in days]
+
+
+def ingest_planned(settings: Settings, log: LogSchema, chunk: Mapping[str, str], *, now: datetime | None = None) -> dict[str, Any]:
+    """``ingest_chunk`` for a chunk of a plan.
+
+    Returns:
+        ``days`` that are published; ``late``, those of them whose raw folder nobody had read before; ``changed``, how many changed.
+
+    Raises:
+        MFNError: as ``ingest_chunk``.
+    """
+    first_day, last_day = date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"])
+    unread = {str(day) for day in _unread_days(settings, log, first_day, last_day)}
+    published = ingest_chunk(settings, log, first_day, last_day, now=now)
+    days = [each["dt"] for each in published]
+    return {"days": days, "late": [day for day in days if day in unread], "changed": sum(each["changed"] for each in published)}
 
 
 def ingest_chunk(
@@ -222,14 +269,25 @@ def _within(day: date, first_day: date | None, last_day: date | None) -> bool:
 
 
 def _changed_sources(settings: Settings, log: LogSchema, first_day: date, last_day: date) -> list[Source]:
+    found = _changed_folders(settings, log, first_day, last_day)
+    first_load = raw.first_load(settings, log)
+    if first_load is not None:
+        finished = _finished(settings, log, first_load, set(curated.days(settings, log)))
+        found += [] if finished.holds(first_day, last_day) else [first_load]
+    return found
+
+
+def _changed_folders(settings: Settings, log: LogSchema, first_day: date, last_day: date) -> list[Source]:
     published = set(curated.days(settings, log))
     days = [day for day in raw.days(settings, log) if first_day <= day <= last_day]
     daily = [source for day in days if (source := raw.daily(settings, log, day)) is not None]
-    found = [source for source in daily if not _is_current(settings, log, source, published)]
-    first_load = raw.first_load(settings, log)
-    if first_load is not None and not _finished(settings, log, first_load, published).holds(first_day, last_day):
-        found.append(first_load)
-    return found
+    return [source for source in daily if not _is_current(settings, log, source, published)]
+
+
+def _unread_days(settings: Settings, log: LogSchema, first_day: date, last_day: date) -> list[date]:
+    receipts = {day: receipt.read_daily(settings, log, day) for day in raw.days(settings, log) if first_day <= day <= last_day}
+    # A receipt without a digest is of a run that died: see ``receipt.announce_daily``.
+    return [day for day, known in receipts.items() if known is None or not known.digest]
 
 
 def _is_current(settings: Settings, log: LogSchema, source: Source, published: set[date]) -> bool:

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     late_rows: Literal["event_time", "quarantine"] = Field(
         "event_time", description="Rows of another day than their folder's: to the partition of their event time, or to quarantine."
     )
+    redelivery_days: int = Field(
+        7,
+        ge=0,
+        le=366,
+        description="Days before its own that a scheduled ingest reads too, where their raw files have changed or were never read.",
+    )
     earliest_day: date = Field(
         date(1990, 1, 1), description="Rows with an event_time before this day, 00:00 UTC, are rejected: times of dead clocks, zeros."
     )

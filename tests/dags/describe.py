@@ -45,6 +45,8 @@ def _task(task: Any) -> dict[str, Any]:
         "retries": task.retries,
         "retry_delay": task.retry_delay.total_seconds(),
         "tells_permanent_from_transient": "ExceptionRetryPolicy" in type(_retry_policy(task)).__name__,
+        "after": sorted(task.upstream_task_ids),
+        "trigger_rule": str(task.trigger_rule.value),
         "outlets": [outlet.name for outlet in task.outlets],
     }
 

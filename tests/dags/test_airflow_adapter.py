@@ -208,6 +208,57 @@ def test_a_run_for_a_partition_announces_its_day_alone_and_only_where_it_was_pub
     assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
 
 
+def test_a_scheduled_run_looks_at_the_days_before_its_own(run) -> None:
+    run(partition_key="2026-06-23", run_type="scheduled")
+    settings = Settings(redelivery_days=3)
+    assert airflow_adapter.own_days(settings, dag_configs.IngestConfig()) == (date(2026, 6, 20), date(2026, 6, 23))
+
+
+@pytest.mark.parametrize("run_type", ["backfill", "manual"])
+def test_a_run_for_a_partition_that_somebody_named_looks_at_no_other(run, run_type: str) -> None:
+    run(partition_key="2026-06-23", run_type=run_type)
+    assert airflow_adapter.own_days(Settings(), dag_configs.IngestConfig()) == (date(2026, 6, 23), date(2026, 6, 23))
+
+
+@pytest.mark.parametrize(("partition_key", "first_day"), [(None, None), ("2026-06-23", date(2026, 6, 1))])
+def test_a_range_is_no_run_for_a_partition(run, partition_key: str | None, first_day: date | None) -> None:
+    run(partition_key=partition_key)
+    assert airflow_adapter.own_days(Settings(), dag_configs.IngestConfig(first_day=first_day)) is None
+
+
+INGESTED = [
+    {"days": ["2026-06-20"], "late": ["2026-06-20"]},
+    {"days": ["2026-06-21"], "late": []},
+    {"days": ["2026-06-22", "2026-06-23"], "late": ["2026-06-23"]},
+]
+
+
+@pytest.mark.parametrize(("run_type", "announced"), [("scheduled", ["2026-06-20", "2026-06-23"]), ("backfill", ["2026-06-23"])])
+def test_a_scheduled_run_announces_its_day_and_those_that_it_was_the_first_to_read(run, run_type: str, announced: list[str]) -> None:
+    entered = run(partition_key="2026-06-23", run_type=run_type)
+    airflow_adapter.announce_ingested(airflow_adapter.VALIDATED_ASSET, 3, INGESTED)
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == announced
+
+
+def test_a_run_for_a_partition_announces_its_day_though_another_failed(run) -> None:
+    entered = run(partition_key="2026-06-23", run_type="scheduled")
+    airflow_adapter.announce_ingested(airflow_adapter.VALIDATED_ASSET, 2, INGESTED[2:])
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
+
+
+def test_late_days_are_announced_though_the_own_day_failed(run) -> None:
+    entered = run(partition_key="2026-06-23", run_type="scheduled")
+    airflow_adapter.announce_ingested(airflow_adapter.VALIDATED_ASSET, 2, INGESTED[:1])
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-20"]
+
+
+def test_a_range_of_which_a_part_failed_is_not_announced(run) -> None:
+    entered = run()
+    with pytest.raises(AirflowSkipException, match="1 of 4 chunks failed; clear them"):
+        airflow_adapter.announce_ingested(airflow_adapter.VALIDATED_ASSET, 4, INGESTED)
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == []
+
+
 def test_a_range_without_a_published_day_announces_nothing(run) -> None:
     entered = run()
     with pytest.raises(AirflowSkipException, match="no day was published"):

@@ -134,6 +134,13 @@ def test_a_dag_announces_what_it_publishes(fleet: dict[str, Any], task: str, ass
     assert fleet["dags"][dag_id]["tasks"][task_id]["outlets"] == [asset]
 
 
+@pytest.mark.parametrize("ingest", ["mfn_ingest_app_logs", "mfn_ingest_item_logs"])
+def test_an_ingest_announces_though_a_day_failed_and_fails_nevertheless(fleet: dict[str, Any], ingest: str) -> None:
+    tasks = fleet["dags"][ingest]["tasks"]
+    assert (tasks["announce"]["after"], tasks["announce"]["trigger_rule"]) == (["ingest", "plan"], "all_done_min_one_success")
+    assert (tasks["finish"]["after"], tasks["finish"]["trigger_rule"]) == (["announce", "ingest"], "all_success")
+
+
 def test_a_deployment_with_one_view_has_the_dags_of_that_view(tmp_path: Path) -> None:
     fleet = described(tmp_path, MFN_VIEWS='["micro"]')
     assert fleet["import_errors"] == {}
