@@ -76,7 +76,11 @@ _TASK_DEFAULTS: dict[str, Any] = {
 
 
 def dag_arguments(model: type[Config], max_active_runs: int = 1) -> dict[str, Any]:
-    """What every DAG is made with: its form, no catching up, one run at a time, and what all tasks have."""
+    """What every DAG is made with: its form, no catching up, one run at a time, and what all tasks have.
+
+    A schedule that caught up would go on from the last backfill too, be it of years ago, with a run for every day since that waits for
+    files which may never come. After an interruption the next ingest reads the days that were missed (``own_days``).
+    """
     return {"params": params_from(model), "catchup": False, "max_active_runs": max_active_runs, "default_args": _TASK_DEFAULTS}
 
 
