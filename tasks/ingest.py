@@ -6,12 +6,10 @@ any of them again replaces that contribution and nothing else.
 """
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from ibis.expr.types import Table
@@ -149,16 +147,15 @@ def ingest_chunk(
 
 def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tuple[date, date], now: datetime) -> list[dict[str, Any]]:
     footers = _checked_footers(settings, log, sources)
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     with (
         engine.connect(settings) as connection,
-        tempfile.TemporaryDirectory(dir=settings.scratch) as aside,
+        storage.temporary_folder(settings.scratch) as aside,
         raw.corrupt_files_named([footer.uri for footer in footers]),
     ):
         request = reading.Request(settings, log, footers, span, now)
         groups = request.raw_rows(connection, sources)
         reach = request.reach(groups)
-        parts, counts = reading.write_parts(connection, request, sources, reach, Path(aside))
+        parts, counts = reading.write_parts(connection, request, sources, reach, aside)
         verdicts = [request.verdict(group, reach) for group in groups]
         homes = quarantine.homes(counts, sources, span)
         quarantine.write(settings, log, [(group.whole, rows) for group, rows in zip(groups, verdicts, strict=True)], sources, homes, span)
@@ -170,7 +167,7 @@ def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tup
             if source.day is not None:
                 receipt.announce_daily(settings, log, source, {part.day for part in parts if part.source == source.name})
         intake = publication.Intake(span, sources, parts, counts, homes)
-        summaries = publication.publish(connection, settings, log, intake, Path(aside))
+        summaries = publication.publish(connection, settings, log, intake, aside)
     for source in sources:
         _acknowledge(settings, log, source, *_of(source, parts, counts), span, reach)
     return summaries
