@@ -3,8 +3,9 @@
 User overlap, volume against the last weeks, category drift, freshness.
 
 **When:** both logs of a day are published (the one log, where the deployment has one view), for that day, those that have
-changed since they were validated, as by late rows, earlier days that hold late rows alone, and at first all days before; by
-hand for a range of days.
+changed since they were validated, as by late rows, and earlier days that no run has judged as they stand, as those of a first
+load or of a time when this DAG was paused; by hand for a range of days. A day that was refused is judged again when it has changed,
+or by hand.
 Nothing to validate: `plan` is skipped and says so.
 **Emits** `mfn_validated_day` for the day; after a range, for its last complete week and the days after it.
 

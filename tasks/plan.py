@@ -6,11 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 from mfn_core.errors import InsufficientDataError
-from mfn_core.schema import PARTITION
 from tasks import curated, manifest, storage, tracking
 from tasks.dag_configs import TrainConfig, ValidateConfig
 from tasks.settings import Settings
-from tasks.validated import Published, days_to_validate, is_validated, named, published_days, validated_uri
+from tasks.validated import Published, days_to_validate, is_refused, is_validated, named, published_days, validated_uri
 
 # What names the run, not the model: the days come in by their partitions.
 _NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
@@ -27,25 +26,19 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         partition_day: the day whose logs woke the run; None for a manual run.
 
     Returns:
-        For a manual run, every day of its range that is not validated as it stands. Else the partition's day, every day that was
-        validated once and has changed since, as by late rows, and every earlier day that no partition will wake: one of late rows alone
-        and, as long as no day is validated, all of a first load, which announces its last days only.
+        For a manual run, every day of its range that is not validated as it stands. Else the partition's day and what has no verdict as
+        it stands: every day that was validated once and has changed since, as by late rows, and every earlier day, which may have come
+        in with a first load or while no run could judge it. A day that was refused as it stands waits until it changes or for a manual
+        run: nothing else is to be expected of it.
     """
     waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
         return waiting
-    published = published_days(settings, None, None)
-    changed = {day for day in waiting if storage.exists(validated_uri(settings, day))}
-    # Later than a first load an old day is not taken along: if it is a bad one, it would hold up the day of every run.
-    is_first = not any(storage.exists(validated_uri(settings, day)) for found in published.values() for day in found)
-    earlier = {day for day in waiting if day < partition_day and (is_first or _is_of_late_rows_alone(published, day))}
-    return sorted({partition_day} | changed | earlier)
-
-
-def _is_of_late_rows_alone(published: Published, day: date) -> bool:
-    facts = [found[day].facts for found in published.values() if day in found]
-    sources = {name for each in facts for name in each.get(curated.CONTRIBUTIONS, ())}
-    return bool(sources) and all(name.startswith(f"{PARTITION}=") and name != f"{PARTITION}={day}" for name in sources)
+    taken_along = [day for day in waiting if day < partition_day or storage.exists(validated_uri(settings, day))]
+    if taken_along:
+        published = published_days(settings, taken_along[0], taken_along[-1])
+        taken_along = [day for day in taken_along if not is_refused(settings, published, day)]
+    return sorted({partition_day, *taken_along})
 
 
 def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:

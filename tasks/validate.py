@@ -14,14 +14,14 @@ import pyarrow as pa
 from ibis.expr.types import Table
 from numpy.typing import NDArray
 
-from mfn_core.errors import ArtifactError
+from mfn_core.errors import ArtifactError, AuditError
 from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
 from tasks import audit, coding, curated, engine, manifest
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.validated import Published, check_published, digests, is_validated, named, published_days, validated_uri
+from tasks.validated import Published, check_published, digests, is_validated, named, published_days, refused_uri, validated_uri
 
 _DAY = "day"
 _CATEGORIES_OF_MIN_ROWS = 10  # whose rows on the reference days must together be ``min_category_rows``
@@ -54,7 +54,8 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
 
     Raises:
         InsufficientDataError: a day is not published in every log of the deployment.
-        AuditError: a critical expectation failed; no day that is judged by the same limits, or after, counts as validated.
+        AuditError: a critical expectation failed; no day that is judged by the same limits, or after, counts as validated. A day that
+            was judged alone is marked as refused as it stands.
     """
     if not days:
         return []
@@ -121,7 +122,12 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
             for view, found in published.items()
             if day in found
         ]
-    verdict = _audit(settings, config, [row for day in days for row in rows[day]], days)
+    try:
+        verdict = _audit(settings, config, [row for day in days for row in rows[day]], days)
+    except AuditError as error:
+        if len(days) == 1:  # of several, the verdict does not say for each what is wrong with it
+            _write_refusal(settings, config, published, days[0], error)
+        raise
     for day in days:
         _write(settings, config, published, day, rows[day], verdict)
     unreferenced = [day for day in days if day == first_known]
@@ -248,6 +254,20 @@ def _write(
             config=config.model_dump(mode="json", exclude=_NOT_CHECKED),
             created_at=manifest.now(),
             facts={PARTITION: str(day), "metrics": metrics, "not_compared": _not_compared(rows), "verdict": verdict.as_fact()},
+        )
+    )
+
+
+def _write_refusal(settings: Settings, config: ValidateConfig, published: Published, day: date, error: AuditError) -> None:
+    manifest.write(
+        Manifest(
+            kind="refused",
+            uri=refused_uri(settings, day),
+            digest=manifest.digest_of(digests(published, day)),
+            inputs=digests(published, day),
+            config=config.model_dump(mode="json", exclude=_NOT_CHECKED),
+            created_at=manifest.now(),
+            facts={PARTITION: str(day), "reason": str(error)},
         )
     )
 

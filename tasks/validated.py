@@ -45,6 +45,11 @@ def validated_uri(settings: Settings, day: date) -> str:
     return storage.join(settings.store, "validated", f"{PARTITION}={day}")
 
 
+def refused_uri(settings: Settings, day: date) -> str:
+    """Folder of the refusal of a day: apart from the verdicts, so that no reader takes it for a pass."""
+    return storage.join(settings.store, "refused", f"{PARTITION}={day}")
+
+
 def published_days(settings: Settings, first_day: date | None, last_day: date | None) -> Published:
     """The manifests of the curated days of a range, by view."""
     return {
@@ -84,6 +89,12 @@ def digests(published: Published, day: date) -> dict[str, str]:
 def is_validated(settings: Settings, published: Published, day: date) -> bool:
     """Whether the day was judged with these curated logs, under whatever limits: a wider one set by hand stays good."""
     return manifest.find(validated_uri(settings, day), manifest.digest_of(digests(published, day))) is not None
+
+
+def is_refused(settings: Settings, published: Published, day: date) -> bool:
+    """Whether the day was refused with these curated logs, and not validated by wider limits since."""
+    refusal = manifest.find(refused_uri(settings, day), manifest.digest_of(digests(published, day)))
+    return refusal is not None and not is_validated(settings, published, day)
 
 
 def named(things: Sequence[object]) -> str:

@@ -12,7 +12,7 @@ from tasks.manifest import Manifest
 from tasks.plan import plan_training, plan_validation
 from tasks.settings import Settings
 from tasks.tracking import Version
-from tasks.validated import validated_uri
+from tasks.validated import refused_uri, validated_uri
 from tests.factories import planned
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
@@ -37,6 +37,11 @@ def validate(settings: Settings, day: date, **digests: str) -> None:
     facts = {"dt": str(day)}
     uri = validated_uri(settings, day)
     manifest.write(Manifest(kind="validated", uri=uri, digest=manifest.digest_of(digests), inputs=digests, facts=facts))
+
+
+def refuse(settings: Settings, day: date, **digests: str) -> None:
+    uri = refused_uri(settings, day)
+    manifest.write(Manifest(kind="refused", uri=uri, digest=manifest.digest_of(digests), inputs=digests, facts={"dt": str(day)}))
 
 
 def publish_and_validate(settings: Settings, *days: date) -> None:
@@ -146,18 +151,66 @@ def test_force_trains_what_is_registered_already(settings: Settings, registry: d
 
 
 def test_a_run_for_a_partition_validates_its_day_and_those_that_changed_since(settings: Settings) -> None:
-    publish_and_validate(settings, MONDAY)
+    publish_and_validate(settings, MONDAY, TUESDAY)
     publish(settings, APP_LOGS, MONDAY, "with late rows")
-    publish_only(settings, TUESDAY)
     publish_only(settings, WEDNESDAY)
     assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
 
 
-def test_the_first_run_validates_the_days_before_its_own_that_a_first_load_did_not_announce(settings: Settings) -> None:
+def test_a_run_for_a_partition_takes_along_an_earlier_day_whose_own_run_never_judged_it(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY)
+    publish_only(settings, TUESDAY)
+    publish_only(settings, WEDNESDAY)
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [TUESDAY, WEDNESDAY]
+
+
+def test_days_of_a_first_load_are_taken_along_though_a_later_one_was_validated_first(settings: Settings) -> None:
+    publish_and_validate(settings, TUESDAY)
+    publish_only(settings, MONDAY)
+    publish_only(settings, WEDNESDAY)
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
+
+
+def test_a_later_day_that_was_never_judged_is_left_to_its_own_run(settings: Settings) -> None:
     publish_only(settings, MONDAY)
     publish_only(settings, TUESDAY)
     publish_only(settings, WEDNESDAY)
     assert plan_validation(settings, ValidateConfig(), TUESDAY) == [MONDAY, TUESDAY]
+
+
+def test_an_earlier_day_that_lacks_a_log_is_not_taken_along(settings: Settings) -> None:
+    publish(settings, APP_LOGS, MONDAY, "alone")
+    publish_only(settings, TUESDAY)
+    assert plan_validation(settings, ValidateConfig(), TUESDAY) == [TUESDAY]
+
+
+def test_a_day_that_was_refused_as_it_stands_is_not_taken_along_again(settings: Settings) -> None:
+    publish_only(settings, MONDAY)
+    publish_only(settings, TUESDAY)
+    refuse(settings, MONDAY, app_logs=f"app{MONDAY}", item_logs=f"item{MONDAY}")
+    assert plan_validation(settings, ValidateConfig(), TUESDAY) == [TUESDAY]
+
+
+def test_a_day_that_was_refused_is_taken_along_when_it_has_changed(settings: Settings) -> None:
+    publish_and_validate(settings, TUESDAY)
+    publish_only(settings, MONDAY)
+    publish_only(settings, WEDNESDAY)
+    refuse(settings, MONDAY, app_logs="before it was mended", item_logs=f"item{MONDAY}")
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
+
+
+def test_a_manual_run_judges_a_refused_day_again(settings: Settings) -> None:
+    publish_only(settings, MONDAY)
+    refuse(settings, MONDAY, app_logs=f"app{MONDAY}", item_logs=f"item{MONDAY}")
+    assert plan_validation(settings, ValidateConfig(), None) == [MONDAY]
+
+
+def test_a_refused_day_stops_training_as_one_that_is_not_validated(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, WEDNESDAY)
+    publish_only(settings, TUESDAY)
+    refuse(settings, TUESDAY, app_logs=f"app{TUESDAY}", item_logs=f"item{TUESDAY}")
+    with pytest.raises(InsufficientDataError, match="1 of 3 days up to 2026-06-24 are not validated as they stand: 2026-06-23"):
+        plan_training(settings, TrainConfig())
 
 
 def test_a_run_for_a_partition_announces_its_day_though_it_was_validated_by_hand(settings: Settings) -> None:

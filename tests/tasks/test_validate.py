@@ -7,7 +7,7 @@ import pytest
 
 from mfn_core.errors import AuditError, InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LOGS
-from tasks import audit, ingest, plan, validate, validated
+from tasks import audit, ingest, manifest, plan, validate, validated
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tests.tasks.raw_files import app_rows, deliver
@@ -255,6 +255,29 @@ def test_an_unknown_category_above_the_limit_stops_the_day(three_days):
     with pytest.raises(AuditError, match=r"new_category_share = 0\.66\d+ at day 2026-06-03 app_logs \(music\), expected at most 0\.2"):
         validate.validate_day(three_days, DAYS[2], FEW_ROWS)
     assert DAYS[2] in validated.days_to_validate(three_days, ValidateConfig())
+
+
+def test_a_refusal_stands_until_the_day_is_mended(three_days):
+    with pytest.raises(AuditError):
+        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+    as_refused = validated.published_days(three_days, DAYS[2], DAYS[2])
+    publish(three_days, APP_LOGS, {3: [("ann", "finance", 6), ("bob", "games", 7)]})
+    mended = validated.published_days(three_days, DAYS[2], DAYS[2])
+    assert [validated.is_refused(three_days, found, DAYS[2]) for found in (as_refused, mended)] == [True, False]
+
+
+def test_a_refusal_is_no_pass_and_says_why(three_days):
+    with pytest.raises(AuditError):
+        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+    assert not validated.is_validated(three_days, validated.published_days(three_days, DAYS[2], DAYS[2]), DAYS[2])
+    assert "new_category_share = 0.66" in manifest.read(validated.refused_uri(three_days, DAYS[2])).facts["reason"]
+
+
+def test_a_day_that_wider_limits_let_pass_is_refused_no_longer(three_days):
+    with pytest.raises(AuditError):
+        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+    validate.validate_day(three_days, DAYS[2], FEW_ROWS.model_copy(update={"max_new_category_share": 1}))
+    assert not validated.is_refused(three_days, validated.published_days(three_days, DAYS[2], DAYS[2]), DAYS[2])
 
 
 def test_a_day_that_was_refused_is_not_what_the_next_is_measured_by(three_days, caplog):
