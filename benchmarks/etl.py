@@ -123,10 +123,10 @@ def ingest(settings: Settings, view: str) -> int:
 
 
 def validate(settings: Settings) -> int:
-    from tasks.plan import plan_validation
     from tasks.validate import validate_range
+    from tasks.validated import days_to_validate
 
-    return len(validate_range(settings, plan_validation(settings, ValidateConfig(), None), ValidateConfig()))
+    return len(validate_range(settings, days_to_validate(settings, ValidateConfig()), ValidateConfig()))
 
 
 def dataset(settings: Settings) -> dict[str, int]:

@@ -2,17 +2,16 @@
 
 User overlap, volume against the last weeks, category drift, freshness.
 
-**When:** both logs of a day are published (the one log, where the deployment has one view), for that day, those that have
-changed since they were validated, as by late rows, and earlier days that no run has judged as they stand, as those of a first
-load or of a time when this DAG was paused; by hand for a range of days. A day that was refused is judged again when it has changed,
-or by hand.
+**When:** both logs of a day are published (the one log, where the deployment has one view), for that day; by hand for a range.
+`validate_others` judges apart, and first, what the run takes along: days that have changed since they were validated, as by late
+rows, and earlier days that no run has judged as they stand, as those of a first load. What was refused waits until it changes.
 Nothing to validate: `plan` is skipped and says so.
 **Emits** `mfn_validated_day` for the day; after a range, for its last complete week and the days after it.
 
 ### Triage
 
-- `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the
-  day again, and trigger this DAG by hand.
+- `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the day
+  again, and trigger this DAG by hand. In `validate_others`: the run is red by it, but its own day is validated and announced.
 - `AuditError` on `new_category_share`, or on volume where `fail_on_drift` is set: the day is unlike the weeks before. If the
   change is real, trigger by hand for the day with wider limits. They stay with the day: when it changes later, as by a late row,
   it is judged by them again, unless a form says others. Until then later days are not compared with it, and fail alike.
@@ -25,7 +24,7 @@ from datetime import date, timedelta
 
 from airflow.sdk import DAG, AssetAll, PartitionedAssetTimetable, task
 
-from tasks.airflow_adapter import LOG_ASSETS, VALIDATED_ASSET, announce_days, dag_arguments, days_from, partition_day, skip, start
+from tasks.airflow_adapter import LOG_ASSETS, PLANNED, VALIDATED_ASSET, announce_days, dag_arguments, days_from, partition_day, skip, start
 from tasks.dag_configs import ValidateConfig
 from tasks.settings import load_settings
 
@@ -44,21 +43,38 @@ with DAG(
 
         settings, config = start(ValidateConfig)
         days_from(config)
-        days = plan_validation(settings, config, partition_day())
-        return [str(day) for day in days] or skip("nothing to do: every published day is validated as it stands")
+        planned = plan_validation(settings, config, partition_day())
+        return planned if planned["days"] else skip("nothing to do: every published day is validated as it stands")
 
     @task(execution_timeout=timedelta(hours=2))
-    def validate(days):
-        """Judge the days in one pass."""
+    def validate_others(planned):
+        """Judge the days that are taken along: a bad one holds up no other."""
+        if not planned["others"]:
+            return None  # no skip: what follows would be skipped with it
+        from tasks.validate import validate_apart
+
+        settings, config = start(ValidateConfig)
+        return validate_apart(settings, [date.fromisoformat(day) for day in planned["others"]], config)
+
+    @task(trigger_rule=PLANNED, execution_timeout=timedelta(hours=2))
+    def validate(planned):
+        """Judge the days of the run in one pass."""
         from tasks.validate import validate_range
 
         settings, config = start(ValidateConfig)
-        manifests = validate_range(settings, [date.fromisoformat(day) for day in days], config)
+        manifests = validate_range(settings, [date.fromisoformat(day) for day in planned["days"]], config)
         return {"days": len(manifests), "last": manifests[-1]}
 
     @task(outlets=[VALIDATED_ASSET])
-    def announce(days):
+    def announce(planned):
         """Emit the asset of the validated days."""
-        announce_days(VALIDATED_ASSET, days)
+        announce_days(VALIDATED_ASSET, planned["days"])
 
-    validate(days := plan()) >> announce(days)
+    @task
+    def settle(others):
+        """Follow the other days: a run is as red as its last tasks, and the announcement passes over a day that was refused."""
+
+    planned = plan()
+    others = validate_others(planned)
+    others >> validate(planned) >> announce(planned)
+    settle(others)

@@ -58,6 +58,9 @@ SOME_SUCCEEDED = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 # For what follows mapped tasks of which some may have failed.
 SOME_DONE = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
+# For what follows a plan and waits for other work, which may fail: it runs if the plan succeeded, and is skipped with it.
+PLANNED = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+
 RETRIES = ExceptionRetryPolicy(
     rules=[
         RetryRule(PermanentError, RetryAction.FAIL, reason="The same input fails again."),

@@ -17,7 +17,7 @@ _NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
 logger = logging.getLogger(__name__)
 
 
-def plan_validation(settings: Settings, config: ValidateConfig, partition_day: date | None) -> list[date]:
+def plan_validation(settings: Settings, config: ValidateConfig, partition_day: date | None) -> dict[str, list[str]]:
     """The days to validate.
 
     Args:
@@ -26,19 +26,20 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         partition_day: the day whose logs woke the run; None for a manual run.
 
     Returns:
-        For a manual run, every day of its range that is not validated as it stands. Else the partition's day and what has no verdict as
-        it stands: every day that was validated once and has changed since, as by late rows, and every earlier day, which may have come
-        in with a first load or while no run could judge it. A day that was refused as it stands waits until it changes or for a manual
-        run: nothing else is to be expected of it.
+        ``days`` and ``others``, ISO. ``days`` are those that the run is for: of a manual run, every day of its range that is not
+        validated as it stands, else the partition's day. ``others`` it takes along: every day that was validated once and has changed
+        since, as by late rows, and every earlier day without a verdict as it stands, which may have come in with a first load or while
+        no run could judge it. A day that was refused as it stands waits until it changes or for a manual run: nothing else is to be
+        expected of it.
     """
     waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
-        return waiting
-    taken_along = [day for day in waiting if day < partition_day or storage.exists(validated_uri(settings, day))]
-    if taken_along:
-        published = published_days(settings, taken_along[0], taken_along[-1])
-        taken_along = [day for day in taken_along if not is_refused(settings, published, day)]
-    return sorted({partition_day, *taken_along})
+        return {"days": [str(day) for day in waiting], "others": []}
+    others = [day for day in waiting if day < partition_day or (day > partition_day and storage.exists(validated_uri(settings, day)))]
+    if others:
+        published = published_days(settings, others[0], others[-1])
+        others = [day for day in others if not is_refused(settings, published, day)]
+    return {"days": [str(partition_day)], "others": [str(day) for day in others]}
 
 
 def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:

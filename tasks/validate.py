@@ -21,7 +21,7 @@ from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.validated import Published, check_published, digests, is_validated, named, published_days, refused_uri, validated_uri
+from tasks.validated import Published, check_published, digests, is_refused, is_validated, named, published_days, refused_uri, validated_uri
 
 _DAY = "day"
 _CATEGORIES_OF_MIN_ROWS = 10  # whose rows on the reference days must together be ``min_category_rows``
@@ -54,8 +54,8 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
 
     Raises:
         InsufficientDataError: a day is not published in every log of the deployment.
-        AuditError: a critical expectation failed; no day that is judged by the same limits, or after, counts as validated. A day that
-            was judged alone is marked as refused as it stands.
+        AuditError: a critical expectation failed; no day that is judged with it, or after, counts as validated. A day that was judged
+            alone is marked as refused as it stands.
     """
     if not days:
         return []
@@ -70,40 +70,68 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]
 
 
-def _references(settings: Settings, published: Published, days: Sequence[date]) -> Published:
-    """The days to judge, and those that they are compared with: not the days that have no verdict where others have one.
+def validate_apart(settings: Settings, days: Sequence[date], config: ValidateConfig) -> dict[str, Any]:
+    """Judge days of which a bad one is to hold up no other: in one pass if none is, else by halves.
 
-    What is broken in a day that was refused would be the measure of the next, which would pass for it.
+    The earlier half first: what is refused in it is not what the later one is compared with.
+
+    Args:
+        settings: of the installation.
+        days: to judge.
+        config: limits; see ``validate_range``.
+
+    Returns:
+        The number of ``days``.
+
+    Raises:
+        InsufficientDataError: a day is not published in every log of the deployment.
+        AuditError: some were refused; all others are validated.
+    """
+    if refusals := _refusals(settings, sorted(set(days)), config):
+        raise AuditError(f"{len(refusals)} of {len(days)} days were refused, the others are validated:\n" + "\n".join(refusals))
+    return {"days": len(days)}
+
+
+def _refusals(settings: Settings, days: Sequence[date], config: ValidateConfig) -> list[str]:
+    """What is wrong with the days that are refused, a message each."""
+    try:
+        validate_range(settings, days, config)
+    except AuditError as error:
+        if len(days) == 1:
+            return [str(error)]
+        half = len(days) // 2
+        return _refusals(settings, days[:half], config) + _refusals(settings, days[half:], config)
+    return []
+
+
+def _references(settings: Settings, published: Published, days: Sequence[date]) -> Published:
+    """The days to judge, and those that they are compared with: the days that are validated as they stand, where there are any.
+
+    What is broken in a day that was refused, or that has changed since its verdict, would be the measure of the next, which would pass
+    for it.
     """
     others = {day for found in published.values() for day in found} - set(days)
-    judged = {day for day in others if _former(settings, day) is not None}
-    left_out = others - judged if judged else set()
+    validated = {day for day in others if is_validated(settings, published, day)}
+    left_out = others - validated if validated else {day for day in others if is_refused(settings, published, day)}
     if left_out:
-        logger.warning("%d days without a verdict are not compared with: %s", len(left_out), named(sorted(left_out)))
+        logger.warning("%d days that are not validated as they stand are not compared with: %s", len(left_out), named(sorted(left_out)))
     return {view: {day: each for day, each in found.items() if day not in left_out} for view, found in published.items()}
 
 
 def _by_limits(settings: Settings, config: ValidateConfig, days: Sequence[date]) -> list[tuple[ValidateConfig, list[date]]]:
-    """The days by what they are to be judged by, the form's own limits first."""
+    """The days by what they are to be judged by, still in order: a day is compared with days before it, which must have their verdict."""
     form = config.model_copy(update=dict.fromkeys(_NOT_CHECKED))
-    found: dict[ValidateConfig, list[date]] = {}
-    for day in days:
-        found.setdefault(_former_limits(settings, day) if form == ValidateConfig() else form, []).append(day)
-    return sorted(found.items(), key=lambda item: item[0] != form)
+    limits = {day: _former_limits(settings, day) if form == ValidateConfig() else form for day in days}
+    return [(each, list(some)) for each, some in groupby(days, key=limits.__getitem__)]
 
 
 def _former_limits(settings: Settings, day: date) -> ValidateConfig:
-    former = _former(settings, day)
-    limits = former.config if former else {}
-    return ValidateConfig(**{name: value for name, value in limits.items() if name in ValidateConfig.model_fields})
-
-
-def _former(settings: Settings, day: date) -> Manifest | None:
-    """The verdict that the day has, be it of these rows or of former ones."""
+    """Those of the verdict that the day has, be it of these rows or of former ones."""
     try:
-        return manifest.read(validated_uri(settings, day))
+        limits = manifest.read(validated_uri(settings, day)).config
     except ArtifactError:
-        return None
+        return ValidateConfig()
+    return ValidateConfig(**{name: value for name, value in limits.items() if name in ValidateConfig.model_fields})
 
 
 def _judge(settings: Settings, config: ValidateConfig, published: Published, days: list[date]) -> None:

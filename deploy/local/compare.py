@@ -80,9 +80,9 @@ def _ingest(settings: Any, world: str | None, say: "_Narrator") -> None:
     from tasks.dag_configs import IngestConfig, ValidateConfig
     from tasks.ingest import ingest_chunk, plan_ingest
     from tasks.ingest_users import ingest_users
-    from tasks.plan import plan_validation
     from tasks.simulate import simulate
     from tasks.validate import validate_range
+    from tasks.validated import days_to_validate
 
     if world is not None:
         say(f"simulating the world {world}")
@@ -93,7 +93,7 @@ def _ingest(settings: Any, world: str | None, say: "_Narrator") -> None:
             ingest_chunk(settings, LOGS[view], date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]))
     say("ingesting users, validating days")
     ingest_users(settings)
-    validate_range(settings, plan_validation(settings, ValidateConfig(), None), ValidateConfig())
+    validate_range(settings, days_to_validate(settings, ValidateConfig()), ValidateConfig())
 
 
 def _measure(

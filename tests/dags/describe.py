@@ -46,7 +46,7 @@ def _task(task: Any) -> dict[str, Any]:
         "retry_delay": task.retry_delay.total_seconds(),
         "tells_permanent_from_transient": "ExceptionRetryPolicy" in type(_retry_policy(task)).__name__,
         "after": sorted(task.upstream_task_ids),
-        "trigger_rule": str(task.trigger_rule.value),
+        "trigger_rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
         "outlets": [outlet.name for outlet in task.outlets],
     }
 

@@ -117,6 +117,19 @@ def test_the_tasks_of_training_are_those_of_the_documents(fleet: dict[str, Any])
     assert list(fleet["dags"]["mfn_train"]["tasks"]) == ["plan", "build_dataset", "train", "evaluate", "gate", "register", "announce"]
 
 
+def test_validation_waits_for_the_days_it_takes_along_but_a_bad_one_leaves_the_run_red_and_no_day_unannounced(
+    fleet: dict[str, Any],
+) -> None:
+    tasks = fleet["dags"]["mfn_validate"]["tasks"]
+    assert {name: (task["after"], task["trigger_rule"]) for name, task in tasks.items()} == {
+        "plan": ([], "all_success"),
+        "validate_others": (["plan"], "all_success"),
+        "validate": (["plan", "validate_others"], "all_done_min_one_success"),
+        "announce": (["plan", "validate"], "all_success"),
+        "settle": (["validate_others"], "all_success"),
+    }
+
+
 @pytest.mark.parametrize(
     ("task", "asset"),
     [

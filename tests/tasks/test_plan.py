@@ -1,5 +1,6 @@
 """What a run is to do follows from the manifests alone."""
 
+from collections.abc import Sequence
 from datetime import date
 
 import pytest
@@ -42,6 +43,10 @@ def validate(settings: Settings, day: date, **digests: str) -> None:
 def refuse(settings: Settings, day: date, **digests: str) -> None:
     uri = refused_uri(settings, day)
     manifest.write(Manifest(kind="refused", uri=uri, digest=manifest.digest_of(digests), inputs=digests, facts={"dt": str(day)}))
+
+
+def expected(*days: date, others: Sequence[date] = ()) -> dict[str, list[str]]:
+    return {"days": [str(day) for day in days], "others": [str(day) for day in others]}
 
 
 def publish_and_validate(settings: Settings, *days: date) -> None:
@@ -154,41 +159,41 @@ def test_a_run_for_a_partition_validates_its_day_and_those_that_changed_since(se
     publish_and_validate(settings, MONDAY, TUESDAY)
     publish(settings, APP_LOGS, MONDAY, "with late rows")
     publish_only(settings, WEDNESDAY)
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY])
 
 
 def test_a_run_for_a_partition_takes_along_an_earlier_day_whose_own_run_never_judged_it(settings: Settings) -> None:
     publish_and_validate(settings, MONDAY)
     publish_only(settings, TUESDAY)
     publish_only(settings, WEDNESDAY)
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [TUESDAY, WEDNESDAY]
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[TUESDAY])
 
 
 def test_days_of_a_first_load_are_taken_along_though_a_later_one_was_validated_first(settings: Settings) -> None:
     publish_and_validate(settings, TUESDAY)
     publish_only(settings, MONDAY)
     publish_only(settings, WEDNESDAY)
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY])
 
 
 def test_a_later_day_that_was_never_judged_is_left_to_its_own_run(settings: Settings) -> None:
     publish_only(settings, MONDAY)
     publish_only(settings, TUESDAY)
     publish_only(settings, WEDNESDAY)
-    assert plan_validation(settings, ValidateConfig(), TUESDAY) == [MONDAY, TUESDAY]
+    assert plan_validation(settings, ValidateConfig(), TUESDAY) == expected(TUESDAY, others=[MONDAY])
 
 
 def test_an_earlier_day_that_lacks_a_log_is_not_taken_along(settings: Settings) -> None:
     publish(settings, APP_LOGS, MONDAY, "alone")
     publish_only(settings, TUESDAY)
-    assert plan_validation(settings, ValidateConfig(), TUESDAY) == [TUESDAY]
+    assert plan_validation(settings, ValidateConfig(), TUESDAY) == expected(TUESDAY)
 
 
 def test_a_day_that_was_refused_as_it_stands_is_not_taken_along_again(settings: Settings) -> None:
     publish_only(settings, MONDAY)
     publish_only(settings, TUESDAY)
     refuse(settings, MONDAY, app_logs=f"app{MONDAY}", item_logs=f"item{MONDAY}")
-    assert plan_validation(settings, ValidateConfig(), TUESDAY) == [TUESDAY]
+    assert plan_validation(settings, ValidateConfig(), TUESDAY) == expected(TUESDAY)
 
 
 def test_a_day_that_was_refused_is_taken_along_when_it_has_changed(settings: Settings) -> None:
@@ -196,13 +201,13 @@ def test_a_day_that_was_refused_is_taken_along_when_it_has_changed(settings: Set
     publish_only(settings, MONDAY)
     publish_only(settings, WEDNESDAY)
     refuse(settings, MONDAY, app_logs="before it was mended", item_logs=f"item{MONDAY}")
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == [MONDAY, WEDNESDAY]
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY])
 
 
 def test_a_manual_run_judges_a_refused_day_again(settings: Settings) -> None:
     publish_only(settings, MONDAY)
     refuse(settings, MONDAY, app_logs=f"app{MONDAY}", item_logs=f"item{MONDAY}")
-    assert plan_validation(settings, ValidateConfig(), None) == [MONDAY]
+    assert plan_validation(settings, ValidateConfig(), None) == expected(MONDAY)
 
 
 def test_a_refused_day_stops_training_as_one_that_is_not_validated(settings: Settings) -> None:
@@ -215,10 +220,10 @@ def test_a_refused_day_stops_training_as_one_that_is_not_validated(settings: Set
 
 def test_a_run_for_a_partition_announces_its_day_though_it_was_validated_by_hand(settings: Settings) -> None:
     publish_and_validate(settings, MONDAY)
-    assert plan_validation(settings, ValidateConfig(), MONDAY) == [MONDAY]
+    assert plan_validation(settings, ValidateConfig(), MONDAY) == expected(MONDAY)
 
 
 def test_a_manual_run_validates_what_is_not_validated_as_it_stands(settings: Settings) -> None:
     publish_and_validate(settings, MONDAY)
     publish_only(settings, TUESDAY)
-    assert plan_validation(settings, ValidateConfig(), None) == [TUESDAY]
+    assert plan_validation(settings, ValidateConfig(), None) == expected(TUESDAY)

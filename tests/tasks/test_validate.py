@@ -191,8 +191,8 @@ def test_a_day_of_late_rows_alone_is_judged_with_the_next_partition(settings):
     ingest.ingest_chunk(settings, APP_LOGS, DAYS[2], DAYS[2], now=NOW)
     publish(settings, ITEM_LOGS, {2: [late], 3: [late]})
     validate.validate_day(settings, DAYS[1], ValidateConfig())
-    assert plan.plan_validation(settings, ValidateConfig(), DAYS[2]) == [DAYS[0], DAYS[2]]
-    assert plan.plan_validation(settings, ValidateConfig(), DAYS[1]) == [DAYS[0], DAYS[1]]
+    assert plan.plan_validation(settings, ValidateConfig(), DAYS[2])["others"] == ["2026-06-01"]
+    assert plan.plan_validation(settings, ValidateConfig(), DAYS[1])["others"] == ["2026-06-01"]
 
 
 def test_the_plan_keeps_to_the_range(three_days):
@@ -286,7 +286,52 @@ def test_a_day_that_was_refused_is_not_what_the_next_is_measured_by(three_days, 
     for day in DAYS[1:]:
         with pytest.raises(AuditError, match="new_category_share"):
             validate.validate_day(three_days, day, FEW_ROWS)
-    assert "1 days without a verdict are not compared with: 2026-06-02" in caplog.text
+    assert "1 days that are not validated as they stand are not compared with: 2026-06-02" in caplog.text
+
+
+def test_a_day_that_changed_since_its_verdict_is_not_what_the_next_is_measured_by(three_days):
+    validate.validate_range(three_days, DAYS[:2], ValidateConfig())
+    publish(three_days, APP_LOGS, {day: [("ann", "renamed", 12), ("bob", "renamed", 22)] for day in (2, 3)})
+    with pytest.raises(AuditError, match=r"new_category_share = 1\.0 at day 2026-06-03 app_logs \(renamed\)"):
+        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+
+
+def test_a_refused_day_is_no_measure_though_no_day_is_validated(three_days):
+    with pytest.raises(AuditError):
+        validate.validate_day(three_days, DAYS[0], ValidateConfig(min_user_overlap=0.1))
+    assert metrics(three_days, 2)["app_logs"]["volume_ratio"] is None
+
+
+def test_a_change_that_was_let_pass_by_hand_is_known_to_the_next_day_though_late_rows_came(settings):
+    users = [f"u{number}" for number in range(100)]  # as many rows as the default limits compare categories of
+    publish(settings, APP_LOGS, {day: [(user, category, 12) for user in users] for day, category in enumerate(("old", "new", "new"), 1)})
+    publish(settings, ITEM_LOGS, {day: [("u1", "film", 12)] for day in (1, 2, 3)})
+    validate.validate_day(settings, DAYS[0], ValidateConfig())
+    validate.validate_day(settings, DAYS[1], ValidateConfig(max_new_category_share=1))
+    publish(settings, APP_LOGS, {2: [(user, "new", 12) for user in [*users, "late"]]})
+    assert len(validate.validate_range(settings, DAYS[1:], ValidateConfig())) == 2
+
+
+def test_of_days_that_are_judged_apart_only_the_bad_one_is_refused_and_named_with_its_page(three_days):
+    publish(three_days, APP_LOGS, {3: [("ann", "finance", 6), ("bob", "games", 7)], 4: [("ann", "games", 9)]})
+    publish(three_days, APP_LOGS, {2: [("ann", "renamed", 12), ("bob", "renamed", 13)]})
+    publish(three_days, ITEM_LOGS, {4: [("ann", "film", 9)]})
+    days = [*DAYS, date(2026, 6, 4)]
+    with pytest.raises(AuditError, match=r"1 of 4 days were refused(?s:.*)day 2026-06-02 app_logs \(renamed\)(?s:.*)Report: .*html"):
+        validate.validate_apart(three_days, days, FEW_ROWS)
+    assert validated.days_to_validate(three_days, ValidateConfig()) == [DAYS[1]]
+
+
+def test_what_is_broken_on_two_days_that_are_judged_apart_is_refused_twice(three_days):
+    publish(three_days, APP_LOGS, {day: [("ann", "renamed", 12), ("bob", "renamed", 22)] for day in (2, 3)})
+    with pytest.raises(AuditError, match="2 of 3 days were refused"):
+        validate.validate_apart(three_days, DAYS, FEW_ROWS)
+    assert plan.plan_validation(three_days, ValidateConfig(), date(2026, 6, 4))["others"] == []
+
+
+def test_days_that_are_judged_apart_take_one_pass_if_none_is_bad(three_days, approving_judge):
+    assert validate.validate_apart(three_days, DAYS, ValidateConfig()) == {"days": 3}
+    assert approving_judge == ["days-2026-06-01-2026-06-03"]
 
 
 def test_user_ids_that_do_not_meet_stop_the_day(three_days):
