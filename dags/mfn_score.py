@@ -1,7 +1,7 @@
 """Score every user with the champion.
 
 Embedding, activity probability, attribute probabilities and top-k items for every user, in batches; audited, then published
-under `scores/as_of=…/version=…`.
+under `scores/as_of=…/version=…`. Days that are not validated as they stand are not read; the log and the manifest name them.
 
 **When:** a day is validated, or there is a new champion; by hand for another day, alias or `top_k`. What is scored already
 (same version, same logs) is no work: `plan` is skipped and says so. **Emits** `mfn_scores`; after a rollback again for the scores
@@ -14,7 +14,8 @@ that hold once more, without computing them.
 - `AuditError`: scores outside their range, or users missing. Open the page that the message names; promote `previous` if the
   model is to blame.
 - `ArtifactError`: the champion's bundle cannot be read; promote another version. `ConfigError`: no version has the alias of the form.
-- `InsufficientDataError`: no event before the day asked for.
+- `InsufficientDataError`: no event before the day asked for, or none on a validated day.
+- A user is missing who has events: see `left_out` in the manifest. Mend those days and run `mfn_validate`.
 - `score` timed out: more users than the time allows. Clear it; raise `batch_size` on a GPU.
 
 Readers keep the last published scores.

@@ -31,7 +31,7 @@ from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 from tasks.tracking import Version
-from tasks.validated import is_validated, published_days
+from tasks.validated import Published, is_any_validated, is_validated, named, published_days
 
 SCORES_FILE = "part-00000.parquet"
 _EVENTS_PER_PIECE = 200_000
@@ -48,13 +48,13 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
 
     Raises:
         ConfigError: an alias other than champion names no version, or the champion was lost.
-        InsufficientDataError: no curated events before ``as_of``.
+        InsufficientDataError: no curated events before ``as_of`` that may be read.
     """
     if config.alias == tracking.CHAMPION and tracking.version_of(settings, config.alias) is None:
         if lost := tracking.lost_champion(settings):
             raise ConfigError(lost)
         return {"skip": f"model {settings.model_name} has no champion yet: run mfn_train, then mfn_promote"}
-    work = _plan(settings, config, config.alias, config.as_of or _day_after_last_validated(settings))
+    work = _plan(settings, config, config.alias, config.as_of)
     done = manifest.find(work.uri, work.digest)
     is_said = done is not None and not _is_followed(settings, work, done)
     why = f"version {work.version.number} has scored these logs as of {work.as_of} already: {work.uri}" if is_said else None
@@ -63,6 +63,9 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
 
 def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -> dict[str, Any]:
     """Score every user with an event before ``as_of``, audit the scores and publish them.
+
+    Days that are not validated as they stand are not read, wherever any day was validated: the manifest names them as ``left_out``, and
+    when one is mended and validated, the scores are others.
 
     Args:
         settings: this installation.
@@ -74,13 +77,14 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
 
     Raises:
         ConfigError: the version is gone.
-        InsufficientDataError: no curated events before ``as_of``.
+        InsufficientDataError: no curated events before ``as_of`` that may be read.
         AuditError: the scores fail their suite; nothing is published.
     """
     work = _plan(settings, config, planned["version"], date.fromisoformat(planned["as_of"]))
     if done := manifest.find(work.uri, work.digest):
         _log.info("%s is scored already: its scores hold, and nothing is computed", work.uri)
-        done = done.model_copy(update={"created_at": manifest.now()})  # the latest of the day is what readers were told of last
+        # The latest of the day is what readers were told of last.
+        done = done.model_copy(update={"created_at": manifest.now(), "facts": done.facts | {"left_out": work.left_out}})
         manifest.write(done)
         return done.model_dump(mode="json")
     with tracking.bundle_of(settings, work.version) as bundle:
@@ -103,6 +107,7 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
             facts={
                 "files": [SCORES_FILE],
                 "as_of": str(work.as_of),
+                "left_out": work.left_out,
                 "model": settings.model_name,
                 "version": work.version.number,
                 "tasks": list(predictor.tasks),
@@ -121,6 +126,7 @@ class _Work:
     version: Version
     as_of: date
     inputs: dict[View, list[Manifest]]
+    left_out: list[str]
     uri: str
     digest: str
 
@@ -162,19 +168,39 @@ class _Tally:
         self.last_user = str(said.user_ids[-1])
 
 
-def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, as_of: date) -> _Work:
+def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, as_of: date | None) -> _Work:
     version = tracking.require_version(settings, number_or_alias)
-    inputs = {view: curated.partitions(settings, LOGS[view], last_day=as_of - timedelta(days=1)) for view in settings.views}
+    published = published_days(settings, None, as_of - timedelta(days=1) if as_of else None)
+    days = sorted({day for found in published.values() for day in found})
+    readable = _readable(settings, published, days)
+    as_of = as_of or _day_after_last(settings, readable or set(days))
+    inputs = {view: [each for day, each in found.items() if day in readable] for view, found in published.items()}
+    left_out = [day for day in days if day < as_of and day not in readable]
+    if left_out:
+        _log.warning("%d days before %s are not validated as they stand and not read: %s", len(left_out), as_of, named(left_out))
     if not any(each.rows.get("accepted", 1) for found in inputs.values() for each in found):
-        raise InsufficientDataError(f"no curated events before as_of={as_of} under {settings.store}; ingest logs or choose a later day")
+        remedy = f"run mfn_validate for {named(left_out)}" if left_out else "ingest logs or choose a later day"
+        raise InsufficientDataError(f"no curated events before as_of={as_of} under {settings.store} that may be read; {remedy}")
     digests = sorted((each.uri, each.digest) for found in inputs.values() for each in found)
     return _Work(
         version=version,
         as_of=as_of,
         inputs=inputs,
+        left_out=[str(day) for day in left_out],
         uri=storage.join(settings.store, "scores", f"as_of={as_of}", f"version={version.number}"),
         digest=manifest.digest_of(settings.model_name, version.number, version.tags.get(tracking.FINGERPRINT), config.top_k, digests),
     )
+
+
+def _readable(settings: Settings, published: Published, days: list[date]) -> set[date]:
+    """The days that are validated as they stand; all of them in an installation that validates none."""
+    return {day for day in days if is_validated(settings, published, day)} if is_any_validated(settings) else set(days)
+
+
+def _day_after_last(settings: Settings, days: set[date]) -> date:
+    if not days:
+        raise InsufficientDataError(f"there are no curated logs under {settings.store}; run mfn_ingest_app_logs and mfn_ingest_item_logs")
+    return max(days) + timedelta(days=1)
 
 
 def _is_followed(settings: Settings, work: _Work, done: Manifest) -> bool:
@@ -185,15 +211,6 @@ def _is_followed(settings: Settings, work: _Work, done: Manifest) -> bool:
             if manifest.read(uri).created_at > done.created_at:
                 return True
     return False
-
-
-def _day_after_last_validated(settings: Settings) -> date:
-    """Or after the last curated day, in an installation that validates none: a few rows past midnight make no day."""
-    published = published_days(settings, None, None)
-    days = sorted({day for found in published.values() for day in found}, reverse=True)
-    if not days:
-        raise InsufficientDataError(f"there are no curated logs under {settings.store}; run mfn_ingest_app_logs and mfn_ingest_item_logs")
-    return next((day for day in days if is_validated(settings, published, day)), days[0]) + timedelta(days=1)
 
 
 def _events(connection: Backend, inputs: Mapping[View, list[Manifest]]) -> Table:

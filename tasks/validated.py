@@ -45,6 +45,11 @@ def validated_uri(settings: Settings, day: date) -> str:
     return storage.join(settings.store, "validated", f"{PARTITION}={day}")
 
 
+def is_any_validated(settings: Settings) -> bool:
+    """Whether any day was ever validated: a deployment may do without."""
+    return bool(storage.list_names(storage.join(settings.store, "validated")))
+
+
 def refused_uri(settings: Settings, day: date) -> str:
     """Folder of the refusal of a day: apart from the verdicts, so that no reader takes it for a pass."""
     return storage.join(settings.store, "refused", f"{PARTITION}={day}")

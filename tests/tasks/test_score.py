@@ -15,7 +15,7 @@ from tasks import score as module
 from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.score import plan_score, score
-from tasks.validated import validated_uri
+from tasks.validated import digests, published_days, validated_uri
 from tests.factories import app_log, dataset_of, item_log
 from tests.tasks.registry import make_champion, store_inputs, store_training
 
@@ -35,6 +35,7 @@ ITEMS = [
 USERS = ["ann", "bob", "cat", "dan"]
 COLOURS = {"ann": "red", "bob": "blue", "cat": "red", "dan": "blue"}
 CONFIG = ScoreConfig(top_k=3, batch_size=2)
+FIRST, SECOND, THIRD = (date(2026, 5, day) for day in (1, 2, 3))
 
 
 def publish(settings, log, rows, digest="1"):
@@ -48,6 +49,14 @@ def publish(settings, log, rows, digest="1"):
             pq.write_table(part, folder / "part-1.parquet")
             facts = {"files": ["part-1.parquet"], "dt": day}
             manifest.write(Manifest(kind="curated", uri=uri, digest=digest * 64, rows={"accepted": len(part)}, facts=facts), str(folder))
+
+
+def validate(settings, *days):
+    """A verdict on days as they stand."""
+    published = published_days(settings, None, None)
+    for day in days:
+        digest = manifest.digest_of(digests(published, day))
+        manifest.write(Manifest(kind="validated", uri=validated_uri(settings, day), digest=digest))
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +181,65 @@ def test_a_misspelt_alias_is_refused(settings):
 
 
 def test_events_are_read_up_to_the_last_validated_day(settings):
-    day = date(2026, 5, 2)
-    digest = manifest.digest_of({"app_logs": "1" * 64, "item_logs": "1" * 64})
-    manifest.write(Manifest(kind="validated", uri=validated_uri(settings, day), digest=digest))
+    validate(settings, FIRST, SECOND)
     assert plan_score(settings, CONFIG)["as_of"] == "2026-05-03"
+
+
+def test_a_day_that_is_not_validated_is_not_read(settings):
+    validate(settings, FIRST, THIRD)
+    scores = run(settings)
+    assert scores["rows"] == {"users": 4, "events": 6}
+    assert list(scores["inputs"]) == [
+        curated.partition_uri(settings, *day) for day in ((APP_LOGS, FIRST), (ITEM_LOGS, FIRST), (ITEM_LOGS, THIRD))
+    ]
+
+
+def test_who_has_events_on_days_alone_that_are_not_validated_is_not_scored(settings):
+    validate(settings, FIRST, SECOND)
+    assert rows_of(run(settings, CONFIG.model_copy(update={"as_of": date(2026, 5, 4)})))["user_id"].to_pylist() == ["ann", "bob", "cat"]
+
+
+def test_a_day_that_changed_since_it_was_validated_is_not_read(settings):
+    validate(settings, FIRST, SECOND, THIRD)
+    publish(settings, ITEM_LOGS, item_log(ITEMS[2:3]), digest="2")
+    assert run(settings)["rows"]["events"] == 6
+
+
+def test_days_that_are_left_out_are_named_in_the_log_and_in_the_manifest(settings, caplog):
+    validate(settings, FIRST, THIRD)
+    assert run(settings)["facts"]["left_out"] == ["2026-05-02"]
+    assert "1 days before 2026-05-04 are not validated as they stand and not read: 2026-05-02" in caplog.text
+
+
+def test_a_day_that_was_left_out_is_scored_when_it_is_validated(settings):
+    validate(settings, FIRST, THIRD)
+    run(settings)
+    validate(settings, SECOND)
+    assert plan_score(settings, CONFIG)["skip"] is None
+    scores = run(settings)
+    assert (scores["rows"]["events"], scores["facts"]["left_out"]) == (9, [])
+
+
+def test_where_no_day_was_ever_validated_all_are_read(settings):
+    scores = run(settings)
+    assert (scores["rows"]["events"], scores["facts"]["left_out"]) == (9, [])
+
+
+def test_without_a_day_that_is_validated_as_it_stands_scoring_says_which_to_validate(settings):
+    validate(settings, FIRST)
+    publish(settings, APP_LOGS, app_log(APPS), digest="2")
+    with pytest.raises(InsufficientDataError, match=r"before as_of=2026-05-04 .*; run mfn_validate for 2026-05-01, 2026-05-02, 2026-05-03"):
+        plan_score(settings, CONFIG)
+
+
+def test_the_verdicts_are_read_once_however_many_users_there_are(settings, monkeypatch):
+    validate(settings, FIRST, SECOND, THIRD)
+    planned = plan_score(settings, CONFIG)
+    asked = []
+    monkeypatch.setattr(module, "_EVENTS_PER_PIECE", 2)
+    monkeypatch.setattr(module, "is_validated", lambda settings, published, day: asked.append(day) or True)
+    score(settings, CONFIG, planned)
+    assert asked == [FIRST, SECOND, THIRD]
 
 
 def test_a_day_before_every_log_is_refused(settings):
