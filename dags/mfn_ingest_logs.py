@@ -31,7 +31,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, task
 
 from mfn_core.schema import LOGS
-from tasks.airflow_adapter import DAILY, LOG_ASSETS, SOME_DONE, announce_ingested, dag_arguments, days_from, own_days, skip, start
+from tasks.airflow_adapter import ANY_DONE, DAILY, LOG_ASSETS, announce_ingested, dag_arguments, days_from, own_days, skip, start
 from tasks.dag_configs import IngestConfig
 from tasks.settings import load_settings
 
@@ -65,7 +65,7 @@ for view in load_settings().views:
 
             return ingest_planned(start(IngestConfig)[0], LOGS[view], chunk)
 
-        @task(outlets=[LOG_ASSETS[view]], trigger_rule=SOME_DONE)
+        @task(outlets=[LOG_ASSETS[view]], trigger_rule=ANY_DONE)
         def announce(view, planned, ingested):
             """Emit the asset of the run's partition, though an earlier day failed; after a range, of the published days."""
             announce_ingested(LOG_ASSETS[view], len(planned), list(ingested))

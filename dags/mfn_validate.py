@@ -24,17 +24,7 @@ from datetime import date, timedelta
 
 from airflow.sdk import DAG, AssetAll, PartitionedAssetTimetable, task
 
-from tasks.airflow_adapter import (
-    LOG_ASSETS,
-    SOME_DONE,
-    VALIDATED_ASSET,
-    announce_days,
-    dag_arguments,
-    days_from,
-    partition_day,
-    skip,
-    start,
-)
+from tasks.airflow_adapter import ANY_DONE, LOG_ASSETS, VALIDATED_ASSET, announce_days, dag_arguments, days_from, partition_day, skip, start
 from tasks.dag_configs import ValidateConfig
 from tasks.settings import load_settings
 
@@ -66,7 +56,7 @@ with DAG(
         settings, config = start(ValidateConfig)
         return validate_apart(settings, [date.fromisoformat(day) for day in planned["others"]], config)
 
-    @task(trigger_rule=SOME_DONE, execution_timeout=timedelta(hours=2))
+    @task(trigger_rule=ANY_DONE, execution_timeout=timedelta(hours=2))
     def validate(planned):
         """Judge the days of the run in one pass."""
         from tasks.validate import validate_range

@@ -56,7 +56,7 @@ WEEKLY = PartitionedAssetTimetable(
 # For what follows mapped tasks of which some are skipped with a reason.
 SOME_SUCCEEDED = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 # For what follows mapped tasks of which some may have failed, or waits for other work that may: skipped with its plan alone.
-SOME_DONE = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+ANY_DONE = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
 RETRIES = ExceptionRetryPolicy(
     rules=[
