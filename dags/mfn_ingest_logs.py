@@ -42,11 +42,11 @@ for view in load_settings().views:
         schedule=DAILY,
         tags=["mfn", "ingest", view],
         doc_md=__doc__,
-        # A run that waits for its late partition must not hold up the others; ``ingest`` alone runs one at a time.
+        # A chunk that waits for its late partition must hold up no other run; ``ingest`` alone runs one at a time.
         **dag_arguments(IngestConfig, max_active_runs=16),
     ):
 
-        @task(retries=12, execution_timeout=timedelta(minutes=30))
+        @task(execution_timeout=timedelta(minutes=30))
         def plan(view):
             """Find the raw days to read, in chunks."""
             from tasks.ingest import plan_ingest, plan_partition
@@ -58,7 +58,7 @@ for view in load_settings().views:
             return chunks or skip("nothing to do: the raw files of these days are unchanged")
 
         # One at a time, backfills included: a late row may belong to the neighbour's partition.
-        @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=2))
+        @task(retries=12, max_active_tis_per_dag=1, execution_timeout=timedelta(hours=2))
         def ingest(view, chunk):
             """Read, judge and publish the days of one chunk."""
             from tasks.ingest import ingest_planned

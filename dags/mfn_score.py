@@ -1,7 +1,7 @@
 """Score every user with the champion.
 
 Embedding, activity probability, attribute probabilities and top-k items for every user, in batches; audited, then published
-under `scores/as_of=…/version=…`. Days that are not validated as they stand are not read; the log and the manifest name them.
+under `scores/as_of=…/version=…`. Days that were refused or never validated are not read; the log and the manifest name them.
 
 **When:** a day is validated, or there is a new champion; by hand for another day, alias or `top_k`. What is scored already
 (same version, same logs) is no work: `plan` is skipped and says so. **Emits** `mfn_scores`; after a rollback again for the scores

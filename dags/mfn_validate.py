@@ -1,12 +1,10 @@
-"""Validate days across both logs.
-
-User overlap, volume against the last weeks, category drift, freshness.
+"""Validate days across both logs: user overlap, volume against the last weeks, category drift, freshness.
 
 **When:** both logs of a day are published (the one log, where the deployment has one view), for that day; by hand for a range.
 `validate_others` judges apart, and first, what the run takes along: days that have changed since they were validated, as by late
 rows, and earlier days that no run has judged as they stand, as those of a first load. What was refused waits until it changes.
-Nothing to validate: `plan` is skipped and says so.
-**Emits** `mfn_validated_day` for the day; after a range, for its last complete week and the days after it.
+**Emits** `mfn_validated_day` for the day and for those taken along that were valid never before; after a range, for its last
+complete week and the days after it.
 
 ### Triage
 
@@ -65,16 +63,18 @@ with DAG(
         manifests = validate_range(settings, [date.fromisoformat(day) for day in planned["days"]], config)
         return {"days": len(manifests), "last": manifests[-1]}
 
-    @task(outlets=[VALIDATED_ASSET])
+    @task(outlets=[VALIDATED_ASSET], trigger_rule=ANY_DONE)
     def announce(planned):
-        """Emit the asset of the validated days."""
-        announce_days(VALIDATED_ASSET, planned["days"])
+        """Emit the asset of the days that are validated, and of those taken along that nobody has announced."""
+        from tasks.validated import validated_among
+
+        settings, _ = start(ValidateConfig)
+        announce_days(VALIDATED_ASSET, *(validated_among(settings, planned[name]) for name in ("days", "late")))
 
     @task
-    def settle(others):
-        """Follow the other days: a run is as red as its last tasks, and the announcement passes over a day that was refused."""
+    def settle():
+        """Fail the run where a day was refused, which the announcement passes over."""
 
-    planned = plan()
-    others = validate_others(planned)
-    others >> validate(planned) >> announce(planned)
-    settle(others)
+    others, own = validate_others(planned := plan()), validate(planned)
+    others >> own >> announce(planned)
+    [others, own] >> settle()

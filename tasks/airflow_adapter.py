@@ -175,20 +175,25 @@ def announce_ingested(asset: Asset, planned: int, ingested: Sequence[Mapping[str
 def announce_days(asset: Asset, days: Iterable[str], late: Iterable[str] = ()) -> None:
     """Emit the asset of the run's own day where it is one of ``days``; after a range, of its last complete week and the days after it.
 
-    A run of one day emits the late days too: their own runs did not find them, and nobody else will wake their consumers.
+    A run of one day emits the late days too, of the last complete week and after: their own runs did not find them, and nobody else
+    will wake their consumers.
 
     Consumers compute their work from manifests, whatever day wakes them: a first load of years must wake them for a
     complete week, not fire a training for each of its weeks.
 
     Args:
         asset: of the days.
-        days: that the run published, ISO.
-        late: days before the run's own that it was the first to read.
+        days: that the run published, or found valid; ISO.
+        late: days before the run's own that it was the first to read or to find valid.
     """
     own_day = partition_day()
-    announced = _last_days(days) if own_day is None else sorted({day for day in days if day == str(own_day)} | set(late))
+    announced = (
+        _last_days(days)
+        if own_day is None
+        else sorted({day for day in days if day == str(own_day)} | set(_last_days(set(late) - {str(own_day)})))
+    )
     if not announced:
-        skip(f"{own_day} was not published" if own_day else "no day was published")
+        skip(f"there is nothing to announce of {own_day or 'these days'}")
     get_current_context()["outlet_events"][asset].add_partitions(announced)
 
 

@@ -69,30 +69,26 @@ def plan_ingest(
     return [{"first_day": str(first), "last_day": str(last)} for first, last in chunks]
 
 
-def plan_partition(
-    settings: Settings, log: LogSchema, earliest_day: date, day: date, *, now: datetime | None = None
-) -> list[dict[str, str]]:
+def plan_partition(settings: Settings, log: LogSchema, earliest_day: date, day: date) -> list[dict[str, str]]:
     """The chunks of a run that was made for one day: of the days shortly before it those that are new or changed, then the day itself.
 
     The day is a chunk though it be unchanged: ``ingest_chunk`` then finds nothing to do, and the day is announced, which a run that
-    failed may have left undone. Each day is a chunk of its own: none that is bad holds up another.
+    failed may have left undone. And though it have not arrived: its chunk waits, and holds up no other. Each day is a chunk of its own:
+    none that is bad holds up another.
 
     Args:
         settings: of the installation.
         log: which log.
         earliest_day: first day that is looked at; ``day`` itself: no other.
         day: that the run was made for.
-        now: rows later than this are in the future; None: the clock.
 
     Returns:
         As ``plan_ingest``; never empty.
 
     Raises:
         ConfigError: the view is not deployed, or a column mapping is misspelt.
-        PartitionNotReadyError: the day has not arrived; the days before it may be absent.
-        SchemaError: a file of a first load breaks the contract.
     """
-    plan_ingest(settings, log, day, day, 1, now=now)  # refuses what the run cannot start with
+    _check_request(settings, log, day, day)
     changed = _changed_folders(settings, log, earliest_day, day - timedelta(days=1))
     logger.info("%s %s: %d days since %s are new or changed", log.dataset, day, len(changed), earliest_day)
     days = [str(source.day) for source in changed] + [str(day)]
@@ -106,9 +102,12 @@ def ingest_planned(settings: Settings, log: LogSchema, chunk: Mapping[str, str],
         ``days`` that are published; ``late``, those of them whose raw folder nobody had read before; ``changed``, how many changed.
 
     Raises:
+        PartitionNotReadyError: the only day of the chunk has not arrived.
         MFNError: as ``ingest_chunk``.
     """
     first_day, last_day = date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"])
+    if first_day == last_day:
+        plan_ingest(settings, log, first_day, last_day, 1, now=now)  # the day of a run is planned before it has arrived
     unread = {str(day) for day in _unread_days(settings, log, first_day, last_day)}
     published = ingest_chunk(settings, log, first_day, last_day, now=now)
     days = [each["dt"] for each in published]

@@ -9,7 +9,7 @@ from mfn_core.errors import InsufficientDataError
 from tasks import curated, manifest, storage, tracking
 from tasks.dag_configs import TrainConfig, ValidateConfig
 from tasks.settings import Settings
-from tasks.validated import Published, days_to_validate, is_refused, is_validated, named, published_days, validated_uri
+from tasks.validated import Published, days_to_validate, is_any_validated, is_refused, is_validated, named, published_days, validated_uri
 
 # What names the run, not the model: the days come in by their partitions.
 _NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
@@ -26,20 +26,22 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         partition_day: the day whose logs woke the run; None for a manual run.
 
     Returns:
-        ``days`` and ``others``, ISO. ``days`` are those that the run is for: of a manual run, every day of its range that is not
+        ``days``, ``others`` and ``late``, ISO. ``days`` are those that the run is for: of a manual run, every day of its range that is not
         validated as it stands, else the partition's day. ``others`` it takes along: every day that was validated once and has changed
         since, as by late rows, and every earlier day without a verdict as it stands, which may have come in with a first load or while
         no run could judge it. A day that was refused as it stands waits until it changes or for a manual run: nothing else is to be
-        expected of it.
+        expected of it. ``late`` are the others that nobody has announced as validated; none at a first load, which must not fire a
+        training for each of its weeks.
     """
     waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
-        return {"days": [str(day) for day in waiting], "others": []}
+        return {"days": [str(day) for day in waiting], "others": [], "late": []}
     others = [day for day in waiting if day < partition_day or (day > partition_day and storage.exists(validated_uri(settings, day)))]
     if others:
         published = published_days(settings, others[0], others[-1])
         others = [day for day in others if not is_refused(settings, published, day)]
-    return {"days": [str(partition_day)], "others": [str(day) for day in others]}
+    late = [day for day in others if not storage.exists(validated_uri(settings, day))] if is_any_validated(settings) else []
+    return {"days": [str(partition_day)], "others": [str(day) for day in others], "late": [str(day) for day in late]}
 
 
 def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 from tasks.tracking import Version
-from tasks.validated import Published, is_any_validated, is_validated, named, published_days
+from tasks.validated import Published, is_any_validated, is_refused, named, published_days, validated_uri
 
 SCORES_FILE = "part-00000.parquet"
 _EVENTS_PER_PIECE = 200_000
@@ -64,7 +64,7 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
 def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -> dict[str, Any]:
     """Score every user with an event before ``as_of``, audit the scores and publish them.
 
-    Days that are not validated as they stand are not read, wherever any day was validated: the manifest names them as ``left_out``, and
+    Days that were refused or never validated are not read, wherever any day was validated: the manifest names them as ``left_out``, and
     when one is mended and validated, the scores are others.
 
     Args:
@@ -177,7 +177,7 @@ def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, a
     inputs = {view: [each for day, each in found.items() if day in readable] for view, found in published.items()}
     left_out = [day for day in days if day < as_of and day not in readable]
     if left_out:
-        _log.warning("%d days before %s are not validated as they stand and not read: %s", len(left_out), as_of, named(left_out))
+        _log.warning("%d days before %s were refused or never validated, and are not read: %s", len(left_out), as_of, named(left_out))
     if not any(each.rows.get("accepted", 1) for found in inputs.values() for each in found):
         remedy = f"run mfn_validate for {named(left_out)}" if left_out else "ingest logs or choose a later day"
         raise InsufficientDataError(f"no curated events before as_of={as_of} under {settings.store} that may be read; {remedy}")
@@ -193,8 +193,14 @@ def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, a
 
 
 def _readable(settings: Settings, published: Published, days: list[date]) -> set[date]:
-    """The days that are validated as they stand; all of them in an installation that validates none."""
-    return {day for day in days if is_validated(settings, published, day)} if is_any_validated(settings) else set(days)
+    """The days that were validated and not refused since; all of them in an installation that validates none.
+
+    A day that has late rows since its verdict is read as well: it waits for its judgement as long as another log of the day that
+    brought them does, and to score without all of its rows would be worse.
+    """
+    if not is_any_validated(settings):
+        return set(days)
+    return {day for day in days if storage.exists(validated_uri(settings, day)) and not is_refused(settings, published, day)}
 
 
 def _day_after_last(settings: Settings, days: set[date]) -> date:

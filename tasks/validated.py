@@ -96,6 +96,14 @@ def is_validated(settings: Settings, published: Published, day: date) -> bool:
     return manifest.find(validated_uri(settings, day), manifest.digest_of(digests(published, day))) is not None
 
 
+def validated_among(settings: Settings, days: Sequence[str]) -> list[str]:
+    """Those of the days, ISO, that are validated as they stand."""
+    if not days:
+        return []
+    published = published_days(settings, date.fromisoformat(min(days)), date.fromisoformat(max(days)))
+    return [day for day in days if is_validated(settings, published, date.fromisoformat(day))]
+
+
 def is_refused(settings: Settings, published: Published, day: date) -> bool:
     """Whether the day was refused with these curated logs, and not validated by wider limits since."""
     refusal = manifest.find(refused_uri(settings, day), manifest.digest_of(digests(published, day)))

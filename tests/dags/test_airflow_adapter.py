@@ -203,7 +203,7 @@ def test_a_run_for_a_partition_announces_its_day_alone_and_only_where_it_was_pub
     entered = run(partition_key="2026-06-23")
     airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-22", "2026-06-23"])
     assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
-    with pytest.raises(AirflowSkipException, match="2026-06-23 was not published"):
+    with pytest.raises(AirflowSkipException, match="nothing to announce of 2026-06-23"):
         airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-22"])
     assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
 
@@ -246,6 +246,14 @@ def test_a_run_for_a_partition_announces_its_day_though_another_failed(run) -> N
     assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
 
 
+def test_of_many_late_days_those_of_the_last_complete_week_are_announced_and_those_after(run) -> None:
+    entered = run(partition_key="2026-06-30")
+    late = [str(date(2026, 6, 29) - timedelta(days=age)) for age in range(1000)]
+    airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-30"], late)
+    keys = entered.events[airflow_adapter.VALIDATED_ASSET].keys
+    assert (keys[0], keys[-1], len(keys)) == ("2026-06-22", "2026-06-30", 9)
+
+
 def test_late_days_are_announced_though_the_own_day_failed(run) -> None:
     entered = run(partition_key="2026-06-23", run_type="scheduled")
     airflow_adapter.announce_ingested(airflow_adapter.VALIDATED_ASSET, 2, INGESTED[:1])
@@ -261,7 +269,7 @@ def test_a_range_of_which_a_part_failed_is_not_announced(run) -> None:
 
 def test_a_range_without_a_published_day_announces_nothing(run) -> None:
     entered = run()
-    with pytest.raises(AirflowSkipException, match="no day was published"):
+    with pytest.raises(AirflowSkipException, match="nothing to announce of these days"):
         airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, [])
     assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == []
 

@@ -125,8 +125,8 @@ def test_validation_waits_for_the_days_it_takes_along_but_a_bad_one_leaves_the_r
         "plan": ([], "all_success"),
         "validate_others": (["plan"], "all_success"),
         "validate": (["plan", "validate_others"], "all_done_min_one_success"),
-        "announce": (["plan", "validate"], "all_success"),
-        "settle": (["validate_others"], "all_success"),
+        "announce": (["plan", "validate"], "all_done_min_one_success"),
+        "settle": (["validate", "validate_others"], "all_success"),
     }
 
 

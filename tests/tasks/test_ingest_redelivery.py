@@ -24,7 +24,7 @@ def row(day, hour=9):
 
 def plan(settings, earliest="2026-06-03"):
     """Days of the chunks of the run of 10 June; each must be a chunk of its own."""
-    chunks = ingest.plan_partition(settings, APP_LOGS, date.fromisoformat(earliest), date.fromisoformat(OWN), now=NOW)
+    chunks = ingest.plan_partition(settings, APP_LOGS, date.fromisoformat(earliest), date.fromisoformat(OWN))
     assert all(chunk["first_day"] == chunk["last_day"] for chunk in chunks)
     return [chunk["first_day"] for chunk in chunks]
 
@@ -63,10 +63,12 @@ def test_days_before_its_own_that_have_not_arrived_do_not_stop_a_run(settings):
     assert plan(settings) == ["2026-06-07", OWN]
 
 
-def test_a_run_waits_for_its_own_day_though_others_have_arrived(settings):
+def test_a_day_that_has_not_arrived_waits_in_its_own_chunk_and_holds_up_no_earlier_one(settings):
     deliver_day(settings, "2026-06-09", [row("2026-06-09")])
+    assert plan(settings) == ["2026-06-09", OWN]
+    assert read(settings, "2026-06-09")["late"] == ["2026-06-09"]
     with pytest.raises(PartitionNotReadyError, match=r"app_logs/dt=2026-06-10 has no Parquet file yet"):
-        plan(settings)
+        read(settings, OWN)
 
 
 def test_a_run_whose_own_day_is_read_already_finds_it_published_and_can_announce_it(settings):

@@ -13,7 +13,7 @@ from tasks.manifest import Manifest
 from tasks.plan import plan_training, plan_validation
 from tasks.settings import Settings
 from tasks.tracking import Version
-from tasks.validated import refused_uri, validated_uri
+from tasks.validated import refused_uri, validated_among, validated_uri
 from tests.factories import planned
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
@@ -45,8 +45,8 @@ def refuse(settings: Settings, day: date, **digests: str) -> None:
     manifest.write(Manifest(kind="refused", uri=uri, digest=manifest.digest_of(digests), inputs=digests, facts={"dt": str(day)}))
 
 
-def expected(*days: date, others: Sequence[date] = ()) -> dict[str, list[str]]:
-    return {"days": [str(day) for day in days], "others": [str(day) for day in others]}
+def expected(*days: date, others: Sequence[date] = (), late: Sequence[date] = ()) -> dict[str, list[str]]:
+    return {"days": [str(day) for day in days], "others": [str(day) for day in others], "late": [str(day) for day in late]}
 
 
 def publish_and_validate(settings: Settings, *days: date) -> None:
@@ -166,14 +166,14 @@ def test_a_run_for_a_partition_takes_along_an_earlier_day_whose_own_run_never_ju
     publish_and_validate(settings, MONDAY)
     publish_only(settings, TUESDAY)
     publish_only(settings, WEDNESDAY)
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[TUESDAY])
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[TUESDAY], late=[TUESDAY])
 
 
 def test_days_of_a_first_load_are_taken_along_though_a_later_one_was_validated_first(settings: Settings) -> None:
     publish_and_validate(settings, TUESDAY)
     publish_only(settings, MONDAY)
     publish_only(settings, WEDNESDAY)
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY])
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY], late=[MONDAY])
 
 
 def test_a_later_day_that_was_never_judged_is_left_to_its_own_run(settings: Settings) -> None:
@@ -201,7 +201,7 @@ def test_a_day_that_was_refused_is_taken_along_when_it_has_changed(settings: Set
     publish_only(settings, MONDAY)
     publish_only(settings, WEDNESDAY)
     refuse(settings, MONDAY, app_logs="before it was mended", item_logs=f"item{MONDAY}")
-    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY])
+    assert plan_validation(settings, ValidateConfig(), WEDNESDAY) == expected(WEDNESDAY, others=[MONDAY], late=[MONDAY])
 
 
 def test_a_manual_run_judges_a_refused_day_again(settings: Settings) -> None:
@@ -227,3 +227,11 @@ def test_a_manual_run_validates_what_is_not_validated_as_it_stands(settings: Set
     publish_and_validate(settings, MONDAY)
     publish_only(settings, TUESDAY)
     assert plan_validation(settings, ValidateConfig(), None) == expected(TUESDAY)
+
+
+def test_of_the_days_of_a_run_those_are_announced_that_are_validated_as_they_stand(settings: Settings) -> None:
+    publish_and_validate(settings, MONDAY, TUESDAY)
+    publish(settings, APP_LOGS, MONDAY, "with late rows")
+    publish_only(settings, WEDNESDAY)
+    assert validated_among(settings, [str(MONDAY), str(TUESDAY), str(WEDNESDAY)]) == [str(TUESDAY)]
+    assert validated_among(settings, []) == []

@@ -15,7 +15,7 @@ from tasks import score as module
 from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.score import plan_score, score
-from tasks.validated import digests, published_days, validated_uri
+from tasks.validated import digests, published_days, refused_uri, validated_uri
 from tests.factories import app_log, dataset_of, item_log
 from tests.tasks.registry import make_champion, store_inputs, store_training
 
@@ -53,10 +53,16 @@ def publish(settings, log, rows, digest="1"):
 
 def validate(settings, *days):
     """A verdict on days as they stand."""
-    published = published_days(settings, None, None)
     for day in days:
-        digest = manifest.digest_of(digests(published, day))
-        manifest.write(Manifest(kind="validated", uri=validated_uri(settings, day), digest=digest))
+        manifest.write(Manifest(kind="validated", uri=validated_uri(settings, day), digest=digest_of(settings, day)))
+
+
+def refuse(settings, day):
+    manifest.write(Manifest(kind="refused", uri=refused_uri(settings, day), digest=digest_of(settings, day)))
+
+
+def digest_of(settings, day):
+    return manifest.digest_of(digests(published_days(settings, None, None), day))
 
 
 @pytest.fixture(scope="module")
@@ -199,16 +205,18 @@ def test_who_has_events_on_days_alone_that_are_not_validated_is_not_scored(setti
     assert rows_of(run(settings, CONFIG.model_copy(update={"as_of": date(2026, 5, 4)})))["user_id"].to_pylist() == ["ann", "bob", "cat"]
 
 
-def test_a_day_that_changed_since_it_was_validated_is_not_read(settings):
+def test_a_day_that_changed_since_it_was_validated_is_read_until_it_is_refused(settings):
     validate(settings, FIRST, SECOND, THIRD)
     publish(settings, ITEM_LOGS, item_log(ITEMS[2:3]), digest="2")
+    assert run(settings)["rows"]["events"] == 8  # one of the two items of the second day has gone
+    refuse(settings, SECOND)
     assert run(settings)["rows"]["events"] == 6
 
 
 def test_days_that_are_left_out_are_named_in_the_log_and_in_the_manifest(settings, caplog):
     validate(settings, FIRST, THIRD)
     assert run(settings)["facts"]["left_out"] == ["2026-05-02"]
-    assert "1 days before 2026-05-04 are not validated as they stand and not read: 2026-05-02" in caplog.text
+    assert "1 days before 2026-05-04 were refused or never validated, and are not read: 2026-05-02" in caplog.text
 
 
 def test_a_day_that_was_left_out_is_scored_when_it_is_validated(settings):
@@ -225,9 +233,10 @@ def test_where_no_day_was_ever_validated_all_are_read(settings):
     assert (scores["rows"]["events"], scores["facts"]["left_out"]) == (9, [])
 
 
-def test_without_a_day_that_is_validated_as_it_stands_scoring_says_which_to_validate(settings):
+def test_where_every_day_is_left_out_scoring_says_which_to_validate(settings):
     validate(settings, FIRST)
     publish(settings, APP_LOGS, app_log(APPS), digest="2")
+    refuse(settings, FIRST)
     with pytest.raises(InsufficientDataError, match=r"before as_of=2026-05-04 .*; run mfn_validate for 2026-05-01, 2026-05-02, 2026-05-03"):
         plan_score(settings, CONFIG)
 
@@ -237,7 +246,7 @@ def test_the_verdicts_are_read_once_however_many_users_there_are(settings, monke
     planned = plan_score(settings, CONFIG)
     asked = []
     monkeypatch.setattr(module, "_EVENTS_PER_PIECE", 2)
-    monkeypatch.setattr(module, "is_validated", lambda settings, published, day: asked.append(day) or True)
+    monkeypatch.setattr(module, "is_refused", lambda settings, published, day: asked.append(day) or False)
     score(settings, CONFIG, planned)
     assert asked == [FIRST, SECOND, THIRD]
 
