@@ -11,6 +11,7 @@ whole or not at all. Optional: a deployment without a users table leaves out att
   used; the reason says since when, and what to delete to drop it.
 - `SchemaError`: duplicate users, conflicting attributes, a missing `user_id`. The message names file, column and users: fix the
   source, and clear the task.
+- `PartitionNotReadyError`: a file is not finished. Retried every 20 minutes.
 - `AuditError`: a critical expectation failed. Open the page that the message names.
 
 Training goes on with the last published snapshot.

@@ -14,7 +14,7 @@
     |   |-- LeakError             an input is not strictly older than its label
     |   `-- ArtifactError         a stored artifact is missing, foreign or fails its digest
     `-- TransientError            the same call may succeed later: retried
-        |-- PartitionNotReadyError the raw partition of a day has not arrived
+        |-- PartitionNotReadyError raw files are not there yet, or not finished
         `-- ProcessError          a child process was killed or died of a signal
 
 A message names what, where, the value, the limit and the remedy.
@@ -62,7 +62,7 @@ class TransientError(MFNError):
 
 
 class PartitionNotReadyError(TransientError):
-    """The raw partition of a day has not arrived."""
+    """Raw files are not there yet, or not finished."""
 
 
 class ProcessError(TransientError, RuntimeError):

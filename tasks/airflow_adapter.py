@@ -62,7 +62,7 @@ RETRIES = ExceptionRetryPolicy(
     rules=[
         RetryRule(PermanentError, RetryAction.FAIL, reason="The same input fails again."),
         RetryRule([AssertionError, TypeError], RetryAction.FAIL, reason="A programmer's error."),
-        RetryRule(PartitionNotReadyError, RetryAction.RETRY, timedelta(minutes=20), reason="The raw partition has not arrived."),
+        RetryRule(PartitionNotReadyError, RetryAction.RETRY, timedelta(minutes=20), reason="Raw files are not there or not finished."),
         RetryRule(TransientError, RetryAction.RETRY, timedelta(minutes=1), reason="The same call may succeed later."),
     ]
 )

@@ -87,7 +87,6 @@ def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]
     partitions = {view: _partitions(settings, LOGS[view], *days) for view in settings.views}
     users = curated.users(settings)
     _check_planned(planned, partitions, users)
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     with engine.connect(settings) as connection, storage.staged_folder(uri, settings.scratch) as folder:
         events = Events.load(connection, partitions)
         chosen = _choose_window(events, config)

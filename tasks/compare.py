@@ -136,7 +136,6 @@ def _report(
         created_at=manifest.now(),
         facts={"models": list(dict.fromkeys(row.model for row in rows)), "figures": content["figures"], "left_out": content["left_out"]},
     )
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     with storage.staged_folder(uri, settings.scratch) as folder:
         storage.write_json(str(folder / JSON_FILE), content)
         notes = [*_notes(config), *map(_permutation_note, permutation), *map(_atlas_note, agreement)]

@@ -11,7 +11,9 @@ class IngestConfig(Config):
     """Ingest of one log: the day of the schedule, or a range of days for a first load."""
 
     first_day: date | None = Field(
-        None, description="First day to ingest. Empty: the run's partition; for a manual run, the first raw day."
+        None,
+        description="First day to ingest. Empty: the run's partition, in scheduled runs with the days before it that are new or changed; for "
+        "a manual run, the first raw day.",
     )
     last_day: date | None = Field(None, description="Last day to ingest. Empty: the run's partition; for a manual run, the last raw day.")
     days_per_chunk: int = Field(31, ge=1, le=366, description="Days that one mapped task reads at once.")
@@ -25,7 +27,8 @@ class ValidateConfig(Config):
     """Checks across both logs of a day, or of a range of days."""
 
     first_day: date | None = Field(
-        None, description="First day to validate. Empty: the run's partition; for a manual run, the first curated day."
+        None,
+        description="First day to validate. Empty: the run's partition and what it takes along; for a manual run, the first curated day.",
     )
     last_day: date | None = Field(
         None, description="Last day to validate. Empty: the run's partition; for a manual run, the last curated day."

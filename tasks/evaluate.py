@@ -94,7 +94,6 @@ def _evaluate(
         created_at=manifest.now(),
         facts=_facts(measured),
     )
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     with storage.staged_folder(uri, settings.scratch) as folder:
         pq.write_table(measured.scores, folder / SCORES_FILE)
         _draw(measured, data, folder / _PLOTS)

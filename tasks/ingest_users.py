@@ -18,6 +18,7 @@ from tasks.raw import Footer, Source
 from tasks.settings import Settings
 
 _SETTING = "MFN_USER_COLUMNS"
+_RULES = "whole floats are integers"  # another sentence where the rules of reading change: an unchanged table is read once more
 _NAME = re.compile(r"[\w.\- ]+")  # what can name figures in MLflow, and files
 _COPIES, _ROWS, _PART = "/copies", "/rows", "/part"  # by their first letter no attributes: see _NAME
 _NAMED = 5
@@ -38,6 +39,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
         goes on being used: whoever replaces a file may have removed it first.
 
     Raises:
+        PartitionNotReadyError: a file is not finished.
         SchemaError: a file breaks the contract, or two rows of a user disagree.
         RejectionError: too many rows are rejected or duplicated; rejected ones are in quarantine, nothing is published.
         AuditError: the table fails the suite; nothing is published.
@@ -50,7 +52,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
         )
     if source is None:
         return _skipped(f"there is no users table under {settings.raw}; attribute prediction is left out")
-    inputs = dict(source.signatures) | {"columns": manifest.digest_of(settings.user_columns)}
+    inputs = dict(source.signatures) | {"columns": manifest.digest_of(settings.user_columns, _RULES)}
     if old is not None and old.inputs == inputs:
         return _skipped(f"nothing to do: the users table is ingested and {', '.join(source.uris)} unchanged")
     footers = raw.footers(source.uris)
@@ -96,8 +98,8 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
     }
     if left_out:
         logger.warning(
-            "users: left out %s: an attribute is a string, integer or boolean column, named by letters, digits, '_', '-', '.' and spaces; "
-            "%s can give a column another name",
+            "users: left out %s: an attribute is a string, integer, boolean or whole-number column, named by letters, digits, '_', '-', '.' and "
+            "spaces; %s can give a column another name",
             ", ".join(f"{name} ({file})" for name, file in sorted(left_out.items())),
             _SETTING,
         )

@@ -12,31 +12,34 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.expr.types import Table
 
+from tasks import storage
+
 _ROWS_PER_BATCH = 500_000
 
 
-def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, folder: Path) -> Iterator[tuple[tuple[Any, ...], Path]]:
+def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, scratch: Path) -> Iterator[tuple[tuple[Any, ...], Path]]:
     """Write one file for each value of the key columns, a file at a time.
 
     Args:
         rows: sorted by the key columns first.
         keys: columns without nulls that are no part of the files.
         schema: columns and types of the files; None: all columns but the keys, as they are.
-        folder: where the files are put; whoever receives a file moves it on.
+        scratch: folder of this machine. What nobody has moved on by the end of the last file is removed.
 
     Yields:
         The values of the key columns, and the finished file.
     """
-    for key, found in groupby(pieces(batches(rows), keys), key=lambda piece: piece[0]):
-        path = folder / f"{uuid.uuid4().hex}.parquet"
-        writer: pq.ParquetWriter | None = None
-        for _, batch in found:
-            piece = batch.drop_columns(list(keys)) if schema is None else batch.select(schema.names).cast(schema)
-            writer = writer or pq.ParquetWriter(path, piece.schema, compression="zstd")
-            writer.write_batch(piece)
-        assert writer is not None, "groupby yields no empty group"
-        writer.close()
-        yield key, path
+    with storage.temporary_folder(scratch) as folder:
+        for key, found in groupby(pieces(batches(rows), keys), key=lambda piece: piece[0]):
+            path = folder / f"{uuid.uuid4().hex}.parquet"
+            writer: pq.ParquetWriter | None = None
+            for _, batch in found:
+                piece = batch.drop_columns(list(keys)) if schema is None else batch.select(schema.names).cast(schema)
+                writer = writer or pq.ParquetWriter(path, piece.schema, compression="zstd")
+                writer.write_batch(piece)
+            assert writer is not None, "groupby yields no empty group"
+            writer.close()
+            yield key, path
 
 
 def batches(rows: Table) -> Iterator[pa.RecordBatch]:

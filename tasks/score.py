@@ -89,7 +89,6 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
         return done.model_dump(mode="json")
     with tracking.bundle_of(settings, work.version) as bundle:
         predictor = Predictor.load(bundle)
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     with engine.connect(settings) as connection, storage.staged_folder(work.uri, settings.scratch) as folder:
         events = _events(connection, work.inputs)
         tally = _write(folder / SCORES_FILE, _pieces(events), predictor, work, config)

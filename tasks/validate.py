@@ -14,7 +14,7 @@ import pyarrow as pa
 from ibis.expr.types import Table
 from numpy.typing import NDArray
 
-from mfn_core.errors import ArtifactError, AuditError
+from mfn_core.errors import ArtifactError, AuditError, InsufficientDataError
 from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, USER_ID, LogSchema, View
 from tasks import audit, coding, curated, engine, manifest
 from tasks.audit import Verdict
@@ -84,11 +84,11 @@ def validate_apart(settings: Settings, days: Sequence[date], config: ValidateCon
         The number of ``days``.
 
     Raises:
-        InsufficientDataError: a day is not published in every log of the deployment.
-        AuditError: some were refused; all others are validated.
+        AuditError: some were refused, or are no longer published in every log; all others are validated.
     """
     if refusals := _refusals(settings, sorted(set(days)), config):
-        raise AuditError(f"{len(refusals)} of {len(days)} days were refused, the others are validated:\n" + "\n".join(refusals))
+        said = "\n".join(refusals)
+        raise AuditError(f"{len(refusals)} of {len(days)} days were refused or are not published, the others are validated:\n{said}")
     return {"days": len(days)}
 
 
@@ -96,7 +96,7 @@ def _refusals(settings: Settings, days: Sequence[date], config: ValidateConfig) 
     """What is wrong with the days that are refused, a message each."""
     try:
         validate_range(settings, days, config)
-    except AuditError as error:
+    except (AuditError, InsufficientDataError) as error:  # the latter of a day that was withdrawn since the plan
         if len(days) == 1:
             return [str(error)]
         half = len(days) // 2

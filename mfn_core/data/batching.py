@@ -51,6 +51,7 @@ def collate(
     attributes_BA: NDArray[np.int32] | None = None,
     query_time: int | None = None,
     max_ids: int = 0,
+    latest_macro: bool = False,
 ) -> Batch:
     """The batch of some users.
 
@@ -71,6 +72,7 @@ def collate(
             before it. None: the time of each user's latest event; all app events are seen.
         max_ids: events of the prefix, the latest, whose distinct ids ``macro_met_BM`` and ``micro_met_BM`` name; labels are read from
             them. 0: none.
+        latest_macro: end the app window of ``train`` with the history even where it cannot hold all of it: labels are read from the batch.
     """
     rows_B = np.array(rows, np.int64)
     macro, micro = histories.macro, histories.micro
@@ -80,7 +82,7 @@ def collate(
     is_ranking = prefix in ("validation", "test")
     if is_ranking:
         macro_stop_B = macro_first_B + histories.macro_before[micro_stop_B]
-    elif prefix == "train":
+    elif prefix == "train" and not latest_macro:
         macro_stop_B = macro_stops(histories, rows_B, held_B, max_macro_length)
     macro_window = _Window(macro_first_B, macro_stop_B, max_macro_length)
     micro_window = _Window(micro_first_B, micro_stop_B, max_micro_length)

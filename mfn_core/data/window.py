@@ -54,10 +54,10 @@ def choose_window(
     """The window that the settings ask for, or the shortest that labels enough users.
 
     A horizon left open is the shortest of ``AUTO_HORIZONS`` in which at least ``AUTO_ACTIVE_SHARE`` of the users known at the cut, but
-    not all of them, are active. If none is, activity is left out, and a cut left open moves to the end of the data.
+    not all of them, are active. If none is, activity is left out, and a cut left open moves to that end.
 
     Args:
-        end: exclusive end of the data.
+        end: exclusive end of the item log, from which the labels come.
         cut: day of the cut; None: the end minus the horizon.
         horizon_days: None: to be chosen.
         first_event_U: first event of each user in either view; seconds UTC.
@@ -76,8 +76,8 @@ def choose_window(
         if window.label_end <= end and share is not None and AUTO_ACTIVE_SHARE <= share < 1:
             return window
     if cut is None:
-        return Window(end, None, _NO_HORIZON.format(place=f"at the end of the logs ({day_of(end)})"))
-    return Window(seconds_of(cut), None, _NO_HORIZON.format(place=f"between the cut {cut} and the end of the logs ({day_of(end)})"))
+        return Window(end, None, _NO_HORIZON.format(place=f"at the end of the item log ({day_of(end)})"))
+    return Window(seconds_of(cut), None, _NO_HORIZON.format(place=f"between the cut {cut} and the end of the item log ({day_of(end)})"))
 
 
 def _given_horizon(
@@ -86,7 +86,8 @@ def _given_horizon(
     window = Window(end - horizon_days * DAY if cut is None else seconds_of(cut), horizon_days, "")
     if window.label_end > end:
         raise ConfigError(
-            f"cut={cut} with horizon_days={horizon_days} needs logs up to {day_of(window.label_end)}, but they end before {day_of(end)}; "
+            f"cut={cut} with horizon_days={horizon_days} needs item logs up to {day_of(window.label_end)}, but they end before "
+            f"{day_of(end)}; "
             "choose an earlier cut, a shorter horizon, or leave one of them empty"
         )
     share = _active_share(window, first_event_U, micro_event_U)

@@ -333,6 +333,7 @@ class _Run:
             activity_B=self._activity_B,
             attributes_BA=self._attributes_BA,
             query_time=self._dataset.cut,
+            latest_macro=self._is_paper,
         )
         return batch if is_user_B.all() else batch.only(torch.from_numpy(is_user_B))
 

@@ -48,6 +48,8 @@ class _View:
 class ResidentHistories:
     """Training batches as ``collate`` makes them with prefix ``train`` and the dataset's cut as query time, but for their padding.
 
+    The paper preset reads labels from them, and keeps the latest app events (``latest_macro``).
+
     Args:
         dataset: whose histories are kept.
         config: lengths of the windows.
@@ -62,7 +64,8 @@ class ResidentHistories:
         macro, micro = dataset.histories.macro, dataset.histories.micro
         held_U = dataset.held_out_B.astype(np.int64)
         users_U = np.arange(len(held_U))
-        macro_bounds = _windows(macro, macro_stops(dataset.histories, users_U, held_U, config.max_macro_length), config.max_macro_length)
+        stops_U = macro_stops(dataset.histories, users_U, held_U, config.max_macro_length)
+        macro_bounds = _windows(macro, macro.offsets[1:] if config.preset == "paper" else stops_U, config.max_macro_length)
         micro_bounds = _windows(micro, micro.offsets[1:] - held_U, config.max_micro_length)
         self._longest = config.max_macro_length, config.max_micro_length
         self._macro_lengths_U, self._micro_lengths_U = (stops - starts for starts, stops in (macro_bounds, micro_bounds))

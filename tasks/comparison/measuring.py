@@ -164,7 +164,6 @@ def _shuffled(settings: Settings, dataset: Manifest, seed: int) -> Manifest:
         made = dataset.model_copy(
             update={"uri": uri, "digest": digest, "inputs": {dataset.uri: dataset.digest}, "created_at": manifest.now(), "facts": {}}
         )
-        settings.scratch.mkdir(parents=True, exist_ok=True)
         with storage.staged_folder(uri, settings.scratch) as folder:
             write_dataset(shuffle_macro(Dataset.open(storage.local_folder(dataset.uri, settings.scratch)), seed), folder)
             manifest.write(made, str(folder))
@@ -234,7 +233,6 @@ def _write(settings: Settings, dataset: Manifest, measured: _Measured, uri: str,
         created_at=manifest.now(),
         facts={"model": model, "seed": seed, "tasks": list(measured.scores), "seconds": round(measured.seconds, 3), "figures": figures},
     )
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     with storage.staged_folder(uri, settings.scratch) as folder:
         for task, scores in measured.scores.items():
             pq.write_table(scores, folder / f"{task}.parquet")

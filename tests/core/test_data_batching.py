@@ -79,6 +79,10 @@ def test_a_window_too_short_for_all_apps_ends_with_those_before_the_last_item_to
     assert batch.asof_BL.tolist() == [[0, 0, 1]]
 
 
+def test_where_labels_are_read_from_the_batch_the_window_ends_with_the_latest_apps(histories: Histories) -> None:
+    assert _collate(histories, [ANN], max_macro_length=2, latest_macro=True).macro_ids_BL.tolist() == [[4, 5]]
+
+
 def test_a_user_without_an_item_to_learn_keeps_the_latest_apps() -> None:
     apps = [("dan", app, "work", f"2026-03-04T12:00:{second}") for app, second in (("a1", 10), ("a2", 20), ("a3", 30))]
     few = build_histories(app_log(apps), item_log([("dan", "i1", "news", "2026-03-04T12:00:15")]), ["dan"], _vocabularies())

@@ -59,14 +59,14 @@ def test_a_horizon_in_which_everybody_is_active_is_passed_over() -> None:
 def test_without_a_horizon_the_history_ends_with_the_data() -> None:
     window = _choose([None, None])
     assert (window.cut, window.horizon_days) == (END, None)
-    assert "no horizon of 7, 14, 28, 56, 91, 182 days at the end of the logs (2026-07-01)" in window.reason
+    assert "no horizon of 7, 14, 28, 56, 91, 182 days at the end of the item log (2026-07-01)" in window.reason
 
 
 def test_a_given_cut_limits_the_horizon_to_the_data_after_it() -> None:
     # the first item event after the cut (day 151) is on day 170: 28 days would hold it, but the logs end after 26
     window = _choose([170, None], cut=date(2026, 6, 5))
     assert (window.cut, window.horizon_days) == (seconds_of(date(2026, 6, 5)), None)
-    assert "between the cut 2026-06-05 and the end of the logs (2026-07-01)" in window.reason
+    assert "between the cut 2026-06-05 and the end of the item log (2026-07-01)" in window.reason
 
 
 def test_a_given_cut_keeps_its_day_and_gets_the_shortest_horizon() -> None:
@@ -92,5 +92,5 @@ def test_everybody_active_is_one_class() -> None:
 
 
 def test_labels_beyond_the_data_are_refused_with_the_day_they_need() -> None:
-    with pytest.raises(ConfigError, match=r"horizon_days=60 needs logs up to 2026-07-31, but they end before 2026-07-01"):
+    with pytest.raises(ConfigError, match=r"horizon_days=60 needs item logs up to 2026-07-31, but they end before 2026-07-01"):
         _choose([160, None], cut=date(2026, 6, 1), horizon_days=60)

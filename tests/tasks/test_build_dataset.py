@@ -297,7 +297,7 @@ def test_only_the_days_asked_for_are_read(store: Settings) -> None:
     dataset = Dataset.open(Path(built["uri"]))
     assert _history(dataset, "ann")[0] == ["mail", "bank"]
     assert dataset.cut == seconds_of(date(2026, 3, 5))  # the last event is on 03-04
-    assert dataset.skipped["activity"].startswith("no horizon of 7, 14, 28, 56, 91, 182 days at the end of the logs (2026-03-05)")
+    assert dataset.skipped["activity"].startswith("no horizon of 7, 14, 28, 56, 91, 182 days at the end of the item log (2026-03-05)")
 
 
 def test_without_an_item_log_attributes_remain(store: Settings) -> None:
