@@ -12,8 +12,8 @@ class IngestConfig(Config):
 
     first_day: date | None = Field(
         None,
-        description="First day to ingest. Empty: the run's partition, in scheduled runs with the days before it that are new or changed; for "
-        "a manual run, the first raw day.",
+        description="First day to ingest. Empty: the run's partition, in scheduled runs with the days before it that are new or changed; "
+        "for a manual run, the first raw day.",
     )
     last_day: date | None = Field(None, description="Last day to ingest. Empty: the run's partition; for a manual run, the last raw day.")
     days_per_chunk: int = Field(31, ge=1, le=366, description="Days that one mapped task reads at once.")
