@@ -98,8 +98,8 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
     }
     if left_out:
         logger.warning(
-            "users: left out %s: an attribute is a string, integer, boolean or whole-number column, named by letters, digits, '_', '-', '.' "
-            "and spaces; %s can give a column another name",
+            "users: left out %s: an attribute is a string, integer, boolean or whole-number column, named by letters, digits, '_', '-', "
+            "'.' and spaces; %s can give a column another name",
             ", ".join(f"{name} ({file})" for name, file in sorted(left_out.items())),
             _SETTING,
         )
