@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def records() -> list[dict[str, Any]]:
-    """The records of speed, by name; those of ``make compare`` are about accuracy and have no rounds."""
+    """The records that have rounds, by name; those of ``make compare`` have none."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     return [each for each in found if "rounds" in each]
 
