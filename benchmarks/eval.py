@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from benchmarks.record import Timed, call, in_process, interleaved, medians, write
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig
+from mfn_core.data.batching import HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
 from mfn_core.schema import EVENT_TIME, SEQ_NO, USER_ID
 
@@ -96,7 +97,7 @@ def ranking_growth(folder: str, threads: int) -> float:
     """Rank the last items of a quarter of the users, then of all, by an untrained network of both views; MiB that the second took more."""
     dataset = Dataset.open(Path(folder))
     predictor = _predictor(dataset, threads)
-    rows = np.flatnonzero(dataset.held_out_B == 2)
+    rows = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)
     peaks: list[int] = []
     for some in (rows[: len(rows) // 4], rows):
         predictor.rank_targets(dataset.histories, some, dataset.held_out_B, prefix="test")

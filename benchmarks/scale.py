@@ -72,6 +72,7 @@ def measure(folder: str, threads: int, steps: int) -> dict[str, float]:
 
     from benchmarks.stepping import seconds_per_user, stepped_run
     from mfn_core.config import NetworkConfig, TrainingConfig
+    from mfn_core.data.batching import HELD_OUT_EVENTS
     from mfn_core.data.dataset import Dataset
     from mfn_core.inference.predictor import Predictor
     from mfn_core.model.bundle import Bundle
@@ -83,7 +84,7 @@ def measure(folder: str, threads: int, steps: int) -> dict[str, float]:
     prepare = time.perf_counter() - began
     train = seconds_per_user(run, steps)
     predictor = Predictor(Bundle(run._network, run._network_config, dataset.vocabularies, dict(dataset.attribute_classes), {}), "cpu")
-    rows = np.flatnonzero(dataset.held_out_B == 2)[:_RANKED_USERS]
+    rows = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)[:_RANKED_USERS]
     began = time.perf_counter()
     predictor.rank_targets(dataset.histories, rows, dataset.held_out_B, prefix="test")
     rank = (time.perf_counter() - began) / len(rows)

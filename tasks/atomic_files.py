@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import HELD_OUT_EVENTS
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import popularity_ranks
@@ -29,7 +29,6 @@ HeldOut = Literal["validation", "test"]
 SECONDS = "seconds_of_all_trials"  # in the JSON of a run
 NOT_KNOWN = torch.finfo(torch.float32).min  # behind every item that the model knows, and before those that must not be recommended
 
-_DROPPED: dict[HeldOut, int] = {"validation": 2, "test": 1}  # events at the end that are no input; the first of them is the target
 _SCORES = pa.schema([(USER_ID, pa.string()), ("rank", pa.float32()), ("baseline_rank", pa.float32())])
 
 
@@ -86,7 +85,7 @@ def split_of_targets(dataset: Dataset, rows: NDArray[np.int64], positions: NDArr
     """
     from_end = dataset.histories.micro.lengths[rows] - positions
     split = np.full(len(rows), SPLITS.index("train"))
-    for name, dropped in _DROPPED.items():
+    for name, dropped in DROPPED.items():
         split[(from_end == dropped) & (dataset.held_out_B[rows] == HELD_OUT_EVENTS)] = SPLITS.index(name)
     return split
 
@@ -103,7 +102,7 @@ def target_ranks(
         split: which of the two held-out events is the target.
         mask_seen: leave out items met before the target.
     """
-    micro, dropped = dataset.histories.micro, _DROPPED[split]
+    micro, dropped = dataset.histories.micro, DROPPED[split]
     num_users, num_items = scores_BN.shape
     assert num_items == len(dataset.vocabularies.micro_id), (num_items, len(dataset.vocabularies.micro_id))
     # Scores that are no product of queries and items are written as gains of a model whose products are all zero.
@@ -122,7 +121,7 @@ def target_ranks(
 def scores_table(dataset: Dataset, ranks_B: NDArray[np.float32], *, split: HeldOut, mask_seen: bool) -> pa.Table:
     """Ranks of ``held_out_rows``, in that order, beside those of popularity: the form of ``Evaluation.scores``."""
     rows, counts_N = held_out_rows(dataset), dataset.vocabularies.micro_id.counts
-    popular_B = popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=_DROPPED[split], mask_seen=mask_seen)
+    popular_B = popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=DROPPED[split], mask_seen=mask_seen)
     users = pa.array(dataset.histories.user_ids[rows], pa.string())
     return pa.table({USER_ID: users, "rank": ranks_B, "baseline_rank": popular_B}, schema=_SCORES)
 

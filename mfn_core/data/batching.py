@@ -11,7 +11,8 @@ full       all                                all                            non
 ========== ================================== ============================== ==========================
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,8 @@ Prefix = Literal["train", "validation", "test", "full"]
 HELD_OUT_EVENTS = 2  # per user: the last micro event is the test target, the one before the validation target
 _BATCHES_PER_BUCKET = 32
 _LENGTH_STEP = 8  # padded lengths are multiples: on a CPU every new shape of a matrix product has to be compiled, and stays in memory
-_CUT_OFF = {"validation": 2, "test": 1, "full": 0}
+# Micro events at the end of a history that are no input where a held-out one is ranked; the first of them is the target.
+DROPPED: Mapping[Literal["validation", "test"], int] = MappingProxyType({"validation": 2, "test": 1})
 
 Ints = NDArray[np.int64]
 
@@ -190,7 +192,7 @@ def _held_out(rows_B: Ints, prefix: Prefix, held_out_B: NDArray[np.int8] | None)
     if prefix == "train":
         return held_B
     assert (held_B == HELD_OUT_EVENTS).all(), f"prefix {prefix!r} is for users with {HELD_OUT_EVENTS} held-out events"
-    return np.full(len(rows_B), _CUT_OFF[prefix], np.int64)
+    return np.full(len(rows_B), DROPPED[prefix], np.int64)
 
 
 def _targets(histories: Histories, micro_window: _Window, prefix: Prefix) -> Ints:

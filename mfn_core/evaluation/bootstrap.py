@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Figures = Mapping[str, float | None]
 Interval = tuple[float, float]
 
-_PERCENTILES = (2.5, 97.5)
-_MIN_DEFINED_SHARE = 0.5
+PERCENTILES = (2.5, 97.5)
+MIN_DEFINED_SHARE = 0.5  # of the resamples: of fewer there is no interval
 
 
 def intervals(figures: Callable[[NDArray[np.int64]], Figures], num_users: int, samples: int, seed: int = 0) -> dict[str, Interval | None]:
@@ -33,7 +33,12 @@ def intervals(figures: Callable[[NDArray[np.int64]], Figures], num_users: int, s
 
 
 def _interval(values: list[float], samples: int) -> Interval | None:
-    if len(values) < _MIN_DEFINED_SHARE * samples:
+    if len(values) < MIN_DEFINED_SHARE * samples:
         return None
-    low, high = np.percentile(values, _PERCENTILES)
+    low, high = np.percentile(values, PERCENTILES)
     return float(low), float(high)
+
+
+def reflected(low: float, high: float, value: float) -> Interval:
+    """The interval of an ECE: the percentiles of its resamples, mirrored at it and widened to it; ``evaluator.measure`` says why."""
+    return max(2 * value - high, 0.0), max(2 * value - low, value)

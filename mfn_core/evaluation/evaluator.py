@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import base_rate, class_shares, popularity_ranks
-from mfn_core.evaluation.bootstrap import Figures, Interval, intervals
+from mfn_core.evaluation.bootstrap import Figures, Interval, intervals, reflected
 from mfn_core.inference.predictor import Predictor
 from mfn_core.metrics import binary_metrics, multiclass_metrics, ranking_metrics
 from mfn_core.schema import SPLITS, USER_ID, DownstreamTask
@@ -165,7 +166,7 @@ def measure(
     spans = {name: drawn.get(name) for name in values}
     value, span = values.get("ece"), spans.get("ece")
     if value is not None and span is not None:
-        spans["ece"] = (max(2 * value - span[1], 0.0), max(2 * value - span[0], value))
+        spans["ece"] = reflected(*span, value)
     return values, spans
 
 
@@ -210,8 +211,8 @@ def _over_classes(probability_BC: NDArray[np.float32], known: tuple[str, ...], c
 def _recommendation_scores(
     predictor: Predictor, dataset: Dataset, split: Literal["validation", "test"], mask_seen: bool, batch_size: int
 ) -> pa.Table:
-    histories, dropped = dataset.histories, 1 if split == "test" else 2
-    rows = np.flatnonzero(dataset.held_out_B == 2)
+    histories, dropped = dataset.histories, DROPPED[split]
+    rows = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)
     ranks = predictor.rank_targets(histories, rows, dataset.held_out_B, prefix=split, mask_seen=mask_seen, batch_size=batch_size)
     counts = predictor.bundle.vocabularies.micro_id.counts
     popular = popularity_ranks(histories.micro, rows, counts, dropped=dropped, mask_seen=mask_seen)

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.evaluation.evaluator import by_label, figures_of, measure
@@ -34,7 +35,6 @@ from mfn_core.schema import UNKNOWN, USER_ID, DownstreamTask
 MIN_USERS = 30  # a figure of fewer says nothing
 COLD_EVENTS = 5
 _HEAD_DIVISOR = 5  # the head is one fifth of the catalogue
-_DROPPED = {"test": 1, "validation": 2}  # micro events at the end that are no input
 
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -113,7 +113,7 @@ def _members(task: DownstreamTask, rows_B: Ints, dataset: Dataset, split: Litera
     histories, macro, micro = dataset.histories, dataset.histories.macro, dataset.histories.micro
     macro_B, micro_B, of_items = macro.lengths[rows_B], micro.lengths[rows_B], {}
     if task == "recommendation":
-        target_B = micro.offsets[rows_B + 1] - _DROPPED[split]
+        target_B = micro.offsets[rows_B + 1] - DROPPED[split]
         macro_B, micro_B = histories.macro_before[target_B].astype(np.int64), target_B - micro.offsets[rows_B]
         of_items = _item_members(micro.ids[target_B].astype(np.int64), dataset.vocabularies.micro_id)
     events_B = macro_B + micro_B

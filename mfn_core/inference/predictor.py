@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mfn_core.data.batch import Batch
-from mfn_core.data.batching import Prefix, batches, collate
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, Prefix, batches, collate
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.model.bundle import Bundle, load_bundle
 from mfn_core.model.ranking import target_ranks, top_items
@@ -126,8 +126,8 @@ class Predictor:
             mask_seen: leave out items met before the target, except the target.
             batch_size: users per forward pass.
         """
-        assert (held_out_B[rows] == 2).all(), "only users with two held-out events have a target"
-        dropped = 1 if prefix == "test" else 2
+        assert (held_out_B[rows] == HELD_OUT_EVENTS).all(), "only users with two held-out events have a target"
+        dropped = DROPPED[prefix]
         target_B = histories.micro.ids[histories.micro.offsets[rows + 1] - dropped]
         ranks_B = np.empty(len(rows), np.float32)
         for positions, batch in self._batches(histories, rows, prefix, batch_size, held_out_B=held_out_B):

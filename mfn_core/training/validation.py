@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batch import Batch
-from mfn_core.data.batching import batches, collate
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, batches, collate
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import Histories
 from mfn_core.metrics import auc, multiclass_metrics, ranking_metrics
@@ -50,7 +50,7 @@ class Validation:
         in_split_B = dataset.split_B == _VALIDATION
         labelled_B = (dataset.activity_B >= 0) | (dataset.attributes_BA >= 0).any(axis=1)
         self._label_rows = np.flatnonzero(in_split_B & labelled_B)
-        ranked = np.flatnonzero(dataset.held_out_B == 2)
+        ranked = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)
         if len(ranked) > MAX_RANKED_USERS:
             ranked = np.sort(np.random.default_rng(config.seed).choice(ranked, MAX_RANKED_USERS, replace=False))
         self.ranked_rows = ranked
@@ -85,7 +85,9 @@ class Validation:
             own, gains = _own_scores(network, batch)
             users = rows[positions]
             target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - 2].astype(np.int64), device=device)
-            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=2), device=device) if self._config.mask_seen else None
+            seen_BL = (
+                torch.as_tensor(micro.padded_ids(users, dropped=DROPPED["validation"]), device=device) if self._config.mask_seen else None
+            )
             said.append(Answer(positions, own, gains, target_B, seen_BL))
             tick(step)
         return said

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mfn_core.errors import ArtifactError
+from mfn_core.evaluation.bootstrap import MIN_DEFINED_SHARE, PERCENTILES, reflected
 from mfn_core.evaluation.evaluator import by_label, figures_of
 from mfn_core.schema import USER_ID, DownstreamTask
 
@@ -31,8 +32,6 @@ Scores = Mapping[str, Mapping[int, pa.Table]]  # of one label, by model and seed
 _LOWER_IS_BETTER = {"ece", "brier"}
 _TRUTH: Mapping[DownstreamTask, str] = {"activity": "label", "attribute": "label", "recommendation": "baseline_rank"}
 _LEVEL = 0.95
-_PERCENTILES = (2.5, 97.5)
-_MIN_DEFINED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -255,10 +254,10 @@ def _over_seeds(values: Sequence[float | None]) -> Interval:
 def _over_users(samples: NDArray[np.float64], reflected_at: float | None = None) -> Interval:
     """Percentiles of the resamples; reflected for the ECE, whose bias resampling doubles (see ``evaluator.measure``)."""
     defined = samples[~np.isnan(samples)]
-    if len(defined) < _MIN_DEFINED_SHARE * len(samples) or len(defined) == 0:
+    if len(defined) < MIN_DEFINED_SHARE * len(samples) or len(defined) == 0:
         return None, None
-    low, high = (float(value) for value in np.percentile(defined, _PERCENTILES))
-    return (low, high) if reflected_at is None else (max(2 * reflected_at - high, 0.0), max(2 * reflected_at - low, reflected_at))
+    low, high = (float(value) for value in np.percentile(defined, PERCENTILES))
+    return (low, high) if reflected_at is None else reflected(low, high, reflected_at)
 
 
 def _paired_p(ours: Mapping[int, float | None], theirs: Mapping[int, float | None]) -> float | None:

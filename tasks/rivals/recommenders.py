@@ -13,7 +13,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import HELD_OUT_EVENTS
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.fitting import training_events
 from mfn_core.data.histories import ViewHistories
@@ -24,7 +24,6 @@ from mfn_core.metrics import ranking_metrics
 from mfn_core.schema import UNKNOWN, USER_ID, DownstreamTask
 
 _MAX_SCORES_PER_BLOCK = 2**24
-_DROPPED = {"validation": 2, "test": 1}  # events at the end of a history that are no input
 _TIE_BREAK = 1e-6  # of popularity, for items that are nobody's neighbours
 
 Settings = dict[str, float]
@@ -137,7 +136,7 @@ def _tune_and_score(
 
     def ranks_of(settings: Settings, prefix: Literal["validation", "test"]) -> NDArray[np.float32]:
         num_items = len(dataset.vocabularies.micro_id)
-        micro, dropped = dataset.histories.micro, _DROPPED[prefix]
+        micro, dropped = dataset.histories.micro, DROPPED[prefix]
         return target_ranks(scorer_of(**settings), micro, rows, num_items=num_items, dropped=dropped, mask_seen=mask_seen)
 
     measured = [ranking_metrics(ranks_of(settings, "validation"))[metric] for settings in settings_of_trials]
@@ -264,7 +263,7 @@ def _popularity_ranks(
     dataset: Dataset, rows: NDArray[np.int64], split: Literal["validation", "test"], mask_seen: bool
 ) -> NDArray[np.float32]:
     counts_N = dataset.vocabularies.micro_id.counts
-    return popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=_DROPPED[split], mask_seen=mask_seen)
+    return popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=DROPPED[split], mask_seen=mask_seen)
 
 
 def _table(dataset: Dataset, rows: NDArray[np.int64], ranks_B: NDArray[np.float32], popular_B: NDArray[np.float32]) -> pa.Table:
