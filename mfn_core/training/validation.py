@@ -81,13 +81,12 @@ class Validation:
 
         order = self._order(rows)
         said: list[Answer] = []
+        dropped = DROPPED["validation"]
         for step, (positions, batch) in enumerate(zip(order, feed(make, order, device), strict=True), start=1):
             own, gains = _own_scores(network, batch)
             users = rows[positions]
-            target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - 2].astype(np.int64), device=device)
-            seen_BL = (
-                torch.as_tensor(micro.padded_ids(users, dropped=DROPPED["validation"]), device=device) if self._config.mask_seen else None
-            )
+            target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - dropped].astype(np.int64), device=device)
+            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=dropped), device=device) if self._config.mask_seen else None
             said.append(Answer(positions, own, gains, target_B, seen_BL))
             tick(step)
         return said
