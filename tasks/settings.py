@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         description="Days before its own that a scheduled ingest reads too, where their raw files have changed or were never read.",
     )
     earliest_day: date = Field(
-        date(1990, 1, 1), description="Rows with an event_time before this day, 00:00 UTC, are rejected: times of dead clocks, zeros."
+        date(1970, 1, 2), description="Rows with an event_time before this day, 00:00 UTC, are rejected: times of dead clocks, zeros."
     )
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Above this share of rejected rows nothing is published.")
     max_duplicate_share: float = Field(0.2, ge=0, le=1, description="Above this share of exact duplicates nothing is published.")
