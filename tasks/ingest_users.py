@@ -122,9 +122,8 @@ def _without_fractions(tables: Sequence[Table], columns: Mapping[str, str]) -> d
         if column in table.columns and table[column].type().is_floating() and (~_is_whole(table[column])).any().to_pyarrow().as_py()
     }
     if measured:
-        logger.warning(
-            "users: left out %s: not all of its numbers are whole; make classes of them, or leave it", ", ".join(sorted(measured))
-        )
+        named = ", ".join(sorted(measured))
+        logger.warning("users: left out %s: not all of its numbers are whole; deliver classes of them, as strings, to predict it", named)
     return {name: column for name, column in columns.items() if name not in measured}
 
 

@@ -32,11 +32,6 @@ _NOT_CHECKED = {"first_day", "last_day"}
 logger = logging.getLogger(__name__)
 
 
-def validate_day(settings: Settings, day: date, config: ValidateConfig) -> dict[str, Any]:
-    """Judge one day; see ``validate_range``."""
-    return validate_range(settings, [day], config)[0]
-
-
 def validate_range(settings: Settings, days: Sequence[date], config: ValidateConfig) -> list[dict[str, Any]]:
     """Judge days in one pass: user overlap of the logs, and volume, categories and last event against the days before.
 

@@ -221,7 +221,8 @@ class _Run:
         """Steps on a GPU that holds all histories; None: batches are collated on the host, as with several processes."""
         if self.device.type != "cuda" or not self._ranks.is_alone or not fits(self._dataset, self.device):
             return None
-        histories = ResidentHistories(self._dataset, self._network_config, self._activity_B, self._attributes_BA, self.device)
+        labels = (self._activity_B, self._attributes_BA)
+        histories = ResidentHistories(self._dataset, self._network_config, *labels, self.device, latest_macro=self._is_paper)
         return ResidentSteps(histories, self._step, self.device)
 
     def _learn_labels(self) -> dict[str, float]:

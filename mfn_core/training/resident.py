@@ -48,24 +48,30 @@ class _View:
 class ResidentHistories:
     """Training batches as ``collate`` makes them with prefix ``train`` and the dataset's cut as query time, but for their padding.
 
-    The paper preset reads labels from them, and keeps the latest app events (``latest_macro``).
-
     Args:
         dataset: whose histories are kept.
         config: lengths of the windows.
         activity_B: label per user, -1 where unlabelled.
         attributes_BA: class per user and attribute, -1 where unlabelled.
         device: where they are kept.
+        latest_macro: as of ``collate``.
     """
 
     def __init__(
-        self, dataset: Dataset, config: NetworkConfig, activity_B: NDArray[np.int8], attributes_BA: NDArray[np.int32], device: torch.device
+        self,
+        dataset: Dataset,
+        config: NetworkConfig,
+        activity_B: NDArray[np.int8],
+        attributes_BA: NDArray[np.int32],
+        device: torch.device,
+        *,
+        latest_macro: bool = False,
     ) -> None:
         macro, micro = dataset.histories.macro, dataset.histories.micro
         held_U = dataset.held_out_B.astype(np.int64)
         users_U = np.arange(len(held_U))
         stops_U = macro_stops(dataset.histories, users_U, held_U, config.max_macro_length)
-        macro_bounds = _windows(macro, macro.offsets[1:] if config.preset == "paper" else stops_U, config.max_macro_length)
+        macro_bounds = _windows(macro, macro.offsets[1:] if latest_macro else stops_U, config.max_macro_length)
         micro_bounds = _windows(micro, micro.offsets[1:] - held_U, config.max_micro_length)
         self._longest = config.max_macro_length, config.max_micro_length
         self._macro_lengths_U, self._micro_lengths_U = (stops - starts for starts, stops in (macro_bounds, micro_bounds))

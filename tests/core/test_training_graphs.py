@@ -90,7 +90,8 @@ def losses_of(run):
 def test_a_run_on_resident_histories_learns_what_the_same_run_on_collated_batches_learns(tmp_path, preset):
     network = NETWORK.model_copy(update={"preset": preset})
     collated, resident = (run_of(tmp_path / name, network, TRAINING) for name in ("collated", "resident"))
-    histories = ResidentHistories(DATASET, network, resident._activity_B, resident._attributes_BA, CPU)
+    labels = (resident._activity_B, resident._attributes_BA)
+    histories = ResidentHistories(DATASET, network, *labels, CPU, latest_macro=resident._is_paper)
     resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
     for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-4)
@@ -113,7 +114,8 @@ def test_so_does_a_run_on_one_log(tmp_path, preset, absent):
     dataset = dataset_of(*logs, users="abcdef", activity=dict.fromkeys("abc", 0) | dict.fromkeys("def", 1))
     network = NETWORK.model_copy(update={"preset": preset})
     collated, resident = (run_of(tmp_path / name, network, TRAINING, dataset) for name in ("collated", "resident"))
-    histories = ResidentHistories(dataset, network, resident._activity_B, resident._attributes_BA, CPU)
+    labels = (resident._activity_B, resident._attributes_BA)
+    histories = ResidentHistories(dataset, network, *labels, CPU, latest_macro=resident._is_paper)
     resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
     for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-4)

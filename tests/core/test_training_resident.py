@@ -24,15 +24,15 @@ def with_unknown_items(dataset):
     return replace(dataset, histories=replace(dataset.histories, micro=replace(dataset.histories.micro, ids=ids)))
 
 
-def resident(dataset, longest, preset="default"):
-    config = NetworkConfig(max_macro_length=longest, max_micro_length=longest, preset=preset)
-    return ResidentHistories(dataset, config, dataset.activity_B, dataset.attributes_BA, CPU)
+def resident(dataset, longest, latest_macro=False):
+    config = NetworkConfig(max_macro_length=longest, max_micro_length=longest)
+    return ResidentHistories(dataset, config, dataset.activity_B, dataset.attributes_BA, CPU, latest_macro=latest_macro)
 
 
 @pytest.mark.parametrize("dataset", [DATASET, with_unknown_items(DATASET)], ids=["known", "unknown"])
 @pytest.mark.parametrize("longest", [1, 3, 8])
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_are_those_of_the_host(dataset, longest, preset):
+@pytest.mark.parametrize("latest_macro", [False, True])
+def test_are_those_of_the_host(dataset, longest, latest_macro):
     collated = collate(
         dataset.histories,
         EVERYBODY,
@@ -43,10 +43,10 @@ def test_are_those_of_the_host(dataset, longest, preset):
         activity_B=dataset.activity_B,
         attributes_BA=dataset.attributes_BA,
         query_time=dataset.cut,
-        latest_macro=preset == "paper",
+        latest_macro=latest_macro,
     )
     shape = Shape(len(dataset), *(ids.shape[1] for ids in (collated.macro_ids_BL, collated.micro_ids_BL)), 0)
-    gathered = resident(dataset, longest, preset).batch(torch.from_numpy(EVERYBODY), shape)
+    gathered = resident(dataset, longest, latest_macro).batch(torch.from_numpy(EVERYBODY), shape)
     for field in fields(collated):
         torch.testing.assert_close(getattr(gathered, field.name), getattr(collated, field.name), equal_nan=True, msg=field.name)
 

@@ -9,6 +9,7 @@ import pytest
 
 from mfn_core.errors import RejectionError, SchemaError
 from tasks import audit, curated, manifest
+from tasks import ingest_users as module
 from tasks.audit import Verdict
 from tasks.ingest_users import ingest_users
 from tests.tasks.raw_files import deliver
@@ -48,6 +49,21 @@ def test_numbers_that_are_not_whole_are_left_out_and_the_log_says_so(settings, c
     deliver(settings, "users.parquet", pa.table({"user_id": ["ann", "bob"], "gender": ["F", "M"], "height": [1.7, 2.0]}))
     assert ingest_users(settings)["facts"]["attributes"] == ["gender"]
     assert "left out height: not all of its numbers are whole" in caplog.text
+
+
+def test_an_unchanged_table_is_read_once_more_under_other_rules(settings, monkeypatch):
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann"], "gender": ["F"]}))
+    ingest_users(settings)
+    assert "nothing to do" in ingest_users(settings)["skipped"]
+    monkeypatch.setattr(module, "_RULES", "other rules")
+    assert ingest_users(settings)["rows"]["accepted"] == 1
+
+
+def test_nothing_stays_in_scratch_where_the_store_is_another_machine(settings):
+    remote = settings.model_copy(update={"store_uri": f"memory://{settings.var.name}-{id(settings)}"})
+    deliver(remote, "users.parquet", pa.table({"user_id": ["ann"], "gender": ["F"]}))
+    ingest_users(remote)
+    assert list(remote.scratch.iterdir()) == []
 
 
 def test_a_folder_of_files_is_one_table(settings):

@@ -40,8 +40,12 @@ def publish(settings, log, days):
         ingest.ingest_chunk(settings, log, date(2026, 6, min(days)), date(2026, 6, max(days)), now=NOW)
 
 
+def validate_day(settings, day, config):
+    return validate.validate_range(settings, [day], config)[0]
+
+
 def metrics(settings, day, config=None):
-    return validate.validate_day(settings, date(2026, 6, day), config or ValidateConfig())["facts"]["metrics"]
+    return validate_day(settings, date(2026, 6, day), config or ValidateConfig())["facts"]["metrics"]
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def test_a_category_is_new_again_after_the_reference_days(three_days):
 
 @pytest.mark.usefixtures("approving_judge")
 def test_categories_of_few_rows_are_not_compared_and_the_manifest_says_so(three_days):
-    facts = validate.validate_day(three_days, DAYS[2], ValidateConfig(min_category_rows=4))["facts"]
+    facts = validate_day(three_days, DAYS[2], ValidateConfig(min_category_rows=4))["facts"]
     assert facts["metrics"]["app_logs"]["new_category_share"] is None
     assert facts["not_compared"]["app_logs categories"] == (
         "fewer rows than min_category_rows on the day or before it, or categories too rare to compare"
@@ -125,7 +129,7 @@ def test_overlap_of_a_range_forgets_users_day_by_day(three_days, monkeypatch, id
 
 @pytest.mark.usefixtures("approving_judge")
 def test_the_first_day_is_not_compared_and_its_manifest_says_so(three_days):
-    facts = validate.validate_day(three_days, DAYS[0], ValidateConfig())["facts"]
+    facts = validate_day(three_days, DAYS[0], ValidateConfig())["facts"]
     assert facts["metrics"]["app_logs"]["volume_ratio"] is None
     assert facts["not_compared"]["app_logs volume, last event"] == "no reference day before it"
 
@@ -164,7 +168,7 @@ def test_only_the_day_that_changed_is_judged_again(three_days, approving_judge):
 def test_a_day_that_changed_keeps_the_limits_it_was_judged_by_unless_the_form_says_others(three_days):
     def limit(config):
         publish(three_days, ITEM_LOGS, {2: [("ann", "film", next(hours))]})
-        return validate.validate_day(three_days, DAYS[1], config)["config"]["max_new_category_share"]
+        return validate_day(three_days, DAYS[1], config)["config"]["max_new_category_share"]
 
     hours = iter(range(24))
     by_hand = ValidateConfig(first_day=DAYS[1], last_day=DAYS[1], max_new_category_share=1)
@@ -190,7 +194,7 @@ def test_a_day_of_late_rows_alone_is_judged_with_the_next_partition(settings):
     deliver(settings, "app_logs/dt=2026-06-03/a.parquet", table)
     ingest.ingest_chunk(settings, APP_LOGS, DAYS[2], DAYS[2], now=NOW)
     publish(settings, ITEM_LOGS, {2: [late], 3: [late]})
-    validate.validate_day(settings, DAYS[1], ValidateConfig())
+    validate_day(settings, DAYS[1], ValidateConfig())
     assert plan.plan_validation(settings, ValidateConfig(), DAYS[2])["others"] == ["2026-06-01"]
     assert plan.plan_validation(settings, ValidateConfig(), DAYS[1])["others"] == ["2026-06-01"]
 
@@ -205,7 +209,7 @@ def test_a_day_with_one_log_missing_is_an_error(settings):
     with pytest.raises(
         InsufficientDataError, match=r"2026-06-01 is not published in item_logs, expected in every log of MFN_VIEWS"
     ) as caught:
-        validate.validate_day(settings, date(2026, 6, 1), ValidateConfig())
+        validate_day(settings, date(2026, 6, 1), ValidateConfig())
     assert "take the view out of MFN_VIEWS" in str(caught.value)
 
 
@@ -234,13 +238,13 @@ def test_a_day_without_rows_in_a_first_load_is_normal(settings):
 def test_a_deployment_of_one_view_is_judged_by_its_log(settings, view):
     one_view = settings.model_copy(update={"views": (view,)})
     publish(one_view, LOGS[view], {1: [("ann", "finance", 12)]})
-    found = validate.validate_day(one_view, date(2026, 6, 1), ValidateConfig())
+    found = validate_day(one_view, date(2026, 6, 1), ValidateConfig())
     assert list(found["facts"]["metrics"]) == [LOGS[view].dataset]
     assert found["facts"]["not_compared"]["user overlap"] == "one log only"
 
 
 def test_volume_out_of_its_limits_warns_and_the_day_counts_as_validated(three_days):
-    verdict = validate.validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5))["facts"]["verdict"]
+    verdict = validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5))["facts"]["verdict"]
     assert verdict["success"]
     assert any(warning.startswith("volume_ratio = 1.0") and "2026-06-03 app_logs" in warning for warning in verdict["warnings"])
     assert validated.days_to_validate(three_days, ValidateConfig(first_day=DAYS[2])) == []
@@ -248,18 +252,18 @@ def test_volume_out_of_its_limits_warns_and_the_day_counts_as_validated(three_da
 
 def test_volume_out_of_its_limits_stops_the_day_by_setting(three_days):
     with pytest.raises(AuditError, match=r"volume_ratio = 1\.0.* at day 2026-06-03 app_logs.*expected .*0\.5"):
-        validate.validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5, fail_on_drift=True))
+        validate_day(three_days, DAYS[2], ValidateConfig(max_volume_ratio=0.5, fail_on_drift=True))
 
 
 def test_an_unknown_category_above_the_limit_stops_the_day(three_days):
     with pytest.raises(AuditError, match=r"new_category_share = 0\.66\d+ at day 2026-06-03 app_logs \(music\), expected at most 0\.2"):
-        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+        validate_day(three_days, DAYS[2], FEW_ROWS)
     assert DAYS[2] in validated.days_to_validate(three_days, ValidateConfig())
 
 
 def test_a_refusal_stands_until_the_day_is_mended(three_days):
     with pytest.raises(AuditError):
-        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+        validate_day(three_days, DAYS[2], FEW_ROWS)
     as_refused = validated.published_days(three_days, DAYS[2], DAYS[2])
     publish(three_days, APP_LOGS, {3: [("ann", "finance", 6), ("bob", "games", 7)]})
     mended = validated.published_days(three_days, DAYS[2], DAYS[2])
@@ -268,24 +272,24 @@ def test_a_refusal_stands_until_the_day_is_mended(three_days):
 
 def test_a_refusal_is_no_pass_and_says_why(three_days):
     with pytest.raises(AuditError):
-        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+        validate_day(three_days, DAYS[2], FEW_ROWS)
     assert not validated.is_validated(three_days, validated.published_days(three_days, DAYS[2], DAYS[2]), DAYS[2])
     assert "new_category_share = 0.66" in manifest.read(validated.refused_uri(three_days, DAYS[2])).facts["reason"]
 
 
 def test_a_day_that_wider_limits_let_pass_is_refused_no_longer(three_days):
     with pytest.raises(AuditError):
-        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
-    validate.validate_day(three_days, DAYS[2], FEW_ROWS.model_copy(update={"max_new_category_share": 1}))
+        validate_day(three_days, DAYS[2], FEW_ROWS)
+    validate_day(three_days, DAYS[2], FEW_ROWS.model_copy(update={"max_new_category_share": 1}))
     assert not validated.is_refused(three_days, validated.published_days(three_days, DAYS[2], DAYS[2]), DAYS[2])
 
 
 def test_a_day_that_was_refused_is_not_what_the_next_is_measured_by(three_days, caplog):
-    validate.validate_day(three_days, DAYS[0], FEW_ROWS)
+    validate_day(three_days, DAYS[0], FEW_ROWS)
     publish(three_days, APP_LOGS, {day: [("ann", "renamed", 12), ("bob", "renamed", 22)] for day in (2, 3)})
     for day in DAYS[1:]:
         with pytest.raises(AuditError, match="new_category_share"):
-            validate.validate_day(three_days, day, FEW_ROWS)
+            validate_day(three_days, day, FEW_ROWS)
     assert "1 days that are not validated as they stand are not compared with: 2026-06-02" in caplog.text
 
 
@@ -293,12 +297,12 @@ def test_a_day_that_changed_since_its_verdict_is_not_what_the_next_is_measured_b
     validate.validate_range(three_days, DAYS[:2], ValidateConfig())
     publish(three_days, APP_LOGS, {day: [("ann", "renamed", 12), ("bob", "renamed", 22)] for day in (2, 3)})
     with pytest.raises(AuditError, match=r"new_category_share = 1\.0 at day 2026-06-03 app_logs \(renamed\)"):
-        validate.validate_day(three_days, DAYS[2], FEW_ROWS)
+        validate_day(three_days, DAYS[2], FEW_ROWS)
 
 
 def test_a_refused_day_is_no_measure_though_no_day_is_validated(three_days):
     with pytest.raises(AuditError):
-        validate.validate_day(three_days, DAYS[0], ValidateConfig(min_user_overlap=0.1))
+        validate_day(three_days, DAYS[0], ValidateConfig(min_user_overlap=0.1))
     assert metrics(three_days, 2)["app_logs"]["volume_ratio"] is None
 
 
@@ -306,8 +310,8 @@ def test_a_change_that_was_let_pass_by_hand_is_known_to_the_next_day_though_late
     users = [f"u{number}" for number in range(100)]  # as many rows as the default limits compare categories of
     publish(settings, APP_LOGS, {day: [(user, category, 12) for user in users] for day, category in enumerate(("old", "new", "new"), 1)})
     publish(settings, ITEM_LOGS, {day: [("u1", "film", 12)] for day in (1, 2, 3)})
-    validate.validate_day(settings, DAYS[0], ValidateConfig())
-    validate.validate_day(settings, DAYS[1], ValidateConfig(max_new_category_share=1))
+    validate_day(settings, DAYS[0], ValidateConfig())
+    validate_day(settings, DAYS[1], ValidateConfig(max_new_category_share=1))
     publish(settings, APP_LOGS, {2: [(user, "new", 12) for user in [*users, "late"]]})
     assert len(validate.validate_range(settings, DAYS[1:], ValidateConfig())) == 2
 
@@ -338,4 +342,11 @@ def test_user_ids_that_do_not_meet_stop_the_day(three_days):
     with pytest.raises(
         AuditError, match=r"user_overlap = 0\.0, 0\.0 at day 2026-06-01 app_logs, 2026-06-01 item_logs, expected at least 0\.1"
     ):
-        validate.validate_day(three_days, DAYS[0], ValidateConfig(min_user_overlap=0.1))
+        validate_day(three_days, DAYS[0], ValidateConfig(min_user_overlap=0.1))
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_day_that_was_withdrawn_since_the_plan_is_told_and_the_others_are_validated(three_days):
+    with pytest.raises(AuditError, match=r"1 of 4 days were refused or are not published, the others are validated:\n.*2026-06-09"):
+        validate.validate_apart(three_days, [*DAYS, date(2026, 6, 9)], ValidateConfig())
+    assert validated.days_to_validate(three_days, ValidateConfig()) == []
