@@ -75,7 +75,7 @@ class NetworkConfig(Config):
     max_categories: int = Field(
         100,
         ge=1,
-        le=1000,
+        le=300,
         description="Most frequent categories of either view that labels and alignment tell apart; the others share one row. "
         "Every category has an embedding. Memory and time of the labels grow with the square.",
     )

@@ -7,6 +7,7 @@ encoders takes a minute. That is what lets every label have its own stopping poi
 import copy
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from mfn_core.training.feed import feed
 _GROUP = 32  # users among whom a macro view must find its micro view
 _GROUPS_PER_STEP = 8
 _MOST_PRODUCTS = 2**24  # of two users' categories, held at once
+_MOST_PRODUCTS_PER_PASS = 2**30  # some ten seconds on two cores: few weights are learned, from few users where categories are many
 _MOST_JUDGES = 4096
 _EVIDENCE_BYTES = 2 * 2**30
 _AFFINITY_EPOCHS, _AFFINITY_PATIENCE = 30, 5
@@ -39,6 +41,7 @@ _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_PER_PASS = 1024, 32, 32
 _READ_AT_ONCE = 1024
 _MOST_TO_SCALE_BY = 4096
 _BLEND_STEPS, _BLEND_RATE = 300, 0.1
+_LEAST_SECONDS = 1800.0
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +61,7 @@ def learn_labels(
     network_config: NetworkConfig,
     config: TrainingConfig,
     tick: Callable[[int, int], None],
+    encoder_seconds: float = 0.0,
 ) -> None:
     """Fit the affinity and the readers of a network whose encoders are trained.
 
@@ -68,38 +72,71 @@ def learn_labels(
         network: left in evaluation mode.
         dataset: histories, labels and splits.
         network_config: lengths of the windows.
-        config: seed, patience, and whether the affinity learns.
+        config: seed, patience, whether the affinity learns, and ``max_minutes``: the labels have what the encoders left of them, at
+            least half an hour.
         tick: told the readers done and their number, after each.
+        encoder_seconds: that the training of the encoders took.
     """
+    deadline = time.monotonic() + max(config.max_minutes * 60 - encoder_seconds, _LEAST_SECONDS)
     network.eval()
     rows = _rows(network, dataset, network_config, config.seed)
     if not len(rows):
         return
     evidence = gather(network, dataset, rows, network_config, config)
     is_train = dataset.split_B[rows] == SPLITS.index("train")
-    if config.mutual_information_weight > 0:
-        _seed(config.seed, 0)
-        _learn_affinity(network, evidence, is_train)
     labels = _labels(dataset, rows, is_train, evidence.macro.state_BS.device)
     for name, label in zip(("activity", *dataset.attribute_classes), labels, strict=True):
         _tell_what_cannot_be_learned(name, label)
     jobs = [(reader, label) for reader, label in zip(network.label_readers, labels, strict=True) if len(label.train)]
     done, total = 0, sum(len(reader.readers) for reader, _ in jobs)
+    turns = _Turns(deadline, total + 1)
+    if config.mutual_information_weight > 0:
+        _seed(config.seed, 0)
+        _learn_affinity(network, evidence, is_train, turns)
     for number, (label_reader, label) in enumerate(jobs):
         judges = label.validation if len(label.validation) else label.train
         probabilities: list[Tensor] = []
         for place, reader in enumerate(label_reader.readers):
             assert isinstance(reader, Reader)
             _seed(config.seed, 1 + number * len(label_reader.readers) + place)
-            probabilities.append(_learn(network, reader, evidence, label, judges, config))
+            probabilities.append(_learn(network, reader, evidence, label, judges, config, turns))
             done += 1
             tick(done, total)
         _blend(label_reader, torch.stack(probabilities), label.values[judges])
+    turns.tell()
     network.eval()
 
 
+class _Turns:
+    """The time that is left, in equal parts for those who are still to learn; whoever ends early leaves the rest to the others."""
+
+    def __init__(self, deadline: float, num_learners: int) -> None:
+        self._deadline, self._num_waiting, self._cut_short = deadline, num_learners, 0
+
+    def begin(self) -> Callable[[], bool]:
+        """The next learner's turn; what it gets says whether the turn is over, and is to be asked after each pass."""
+        now = time.monotonic()
+        end = now + (self._deadline - now) / self._num_waiting
+        self._num_waiting -= 1
+
+        def is_over() -> bool:
+            if time.monotonic() < end:
+                return False
+            self._cut_short += 1
+            return True
+
+        return is_over
+
+    def tell(self) -> None:
+        """Say whether the time was too short."""
+        if self._cut_short:
+            _log.warning(
+                "%d parts of the labels stopped before they had learned all they could for want of time; raise max_minutes", self._cut_short
+            )
+
+
 def _rows(network: MacroMicroFusionNetwork, dataset: Dataset, network_config: NetworkConfig, seed: int) -> NDArray[np.int64]:
-    """Users of the train and validation splits; so many of them, drawn at random, as leave the table of evidence within its memory."""
+    """Users of the train and validation splits; so many of them as leave the table of evidence within its memory, see ``_drawn``."""
     rows = np.flatnonzero(dataset.split_B != SPLITS.index("test"))
     views = (dataset.histories.macro, dataset.histories.micro)
     limit = _EVIDENCE_BYTES // evidence_bytes(
@@ -109,8 +146,32 @@ def _rows(network: MacroMicroFusionNetwork, dataset: Dataset, network_config: Ne
     )
     if len(rows) > limit:
         _log.warning("labels are learned from %d of %d users: the evidence of more would pass %d bytes", limit, len(rows), _EVIDENCE_BYTES)
-        rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+        rows = rows[_drawn(_is_labelled(dataset)[rows], limit, seed)]
     return rows
+
+
+def _drawn(is_labelled_BL: NDArray[np.bool_], limit: int, seed: int) -> NDArray[np.int64]:
+    """Positions of ``limit`` users at random, in order: an equal part for each label, the rarest first, which leaves the rest to others.
+
+    Drawn regardless of labels, a label that few users have would be learned from hardly any of them.
+    """
+    generator = np.random.default_rng(seed)
+    is_drawn_B = np.zeros(len(is_labelled_BL), np.bool_)
+
+    def draw(is_wanted_B: NDArray[np.bool_], num_sharing: int) -> None:
+        part = (limit - int(is_drawn_B.sum())) // num_sharing
+        is_drawn_B[generator.permutation(np.flatnonzero(is_wanted_B & ~is_drawn_B))[:part]] = True
+
+    rarest_first = is_labelled_BL.T[np.argsort(is_labelled_BL.sum(0), kind="stable")]
+    for place, is_wanted_B in enumerate(rarest_first):
+        draw(is_wanted_B, len(rarest_first) - place)
+    draw(np.ones_like(is_drawn_B), 1)
+    return np.flatnonzero(is_drawn_B)
+
+
+def _is_labelled(dataset: Dataset) -> NDArray[np.bool_]:
+    """Activity, then the attributes [users, labels]."""
+    return np.column_stack([dataset.activity_B[:, None], dataset.attributes_BA]) >= 0
 
 
 @torch.no_grad()
@@ -142,8 +203,9 @@ def gather(
     return table
 
 
-def _learn_affinity(network: MacroMicroFusionNetwork, evidence: Evidence, is_train: NDArray[np.bool_]) -> None:
+def _learn_affinity(network: MacroMicroFusionNetwork, evidence: Evidence, is_train: NDArray[np.bool_], turns: _Turns) -> None:
     """Maximize the information of M_u about who is who; the weights of the best pass over validation users stay."""
+    is_over = turns.begin()
     both = ((evidence.macro.category_counts_BC.sum(1) > 0) & (evidence.micro.category_counts_BC.sum(1) > 0)).cpu().numpy()
     train, judges = np.flatnonzero(both & is_train), np.flatnonzero(both & ~is_train)
     if len(train) < _GROUP or len(judges) < _GROUP:
@@ -153,6 +215,7 @@ def _learn_affinity(network: MacroMicroFusionNetwork, evidence: Evidence, is_tra
     generator = np.random.default_rng(0)
     pairs_of_categories = evidence.macro.category_counts_BC.shape[1] * evidence.micro.category_counts_BC.shape[1]
     step = _GROUP * max(1, min(_GROUPS_PER_STEP, _MOST_PRODUCTS // (_GROUP**2 * pairs_of_categories)))
+    users_per_pass = max(_GROUP, _MOST_PRODUCTS_PER_PASS // (_GROUP * pairs_of_categories))
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         chosen = evidence.at(torch.from_numpy(rows).to(evidence.macro.state_BS.device))
@@ -160,25 +223,32 @@ def _learn_affinity(network: MacroMicroFusionNetwork, evidence: Evidence, is_tra
 
     def judge() -> float:
         with torch.no_grad():
-            return float(np.mean([float(loss(chosen)) for chosen in _batches(judges[:_MOST_JUDGES], step, _GROUP)]))
+            return float(np.mean([float(loss(chosen)) for chosen in _batches(judges[: min(_MOST_JUDGES, users_per_pass)], step, _GROUP)]))
 
     best, best_loss, best_epoch = copy.deepcopy(affinity.state_dict()), judge(), 0
     for epoch in range(1, _AFFINITY_EPOCHS + 1):
-        for chosen in _batches(generator.permutation(train), step, _GROUP):
+        for chosen in _batches(generator.permutation(train)[:users_per_pass], step, _GROUP):
             optimizer.zero_grad(set_to_none=True)
             loss(chosen).backward()
             optimizer.step()
         if (now := judge()) < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(affinity.state_dict()), now, epoch
-        if epoch - best_epoch >= _AFFINITY_PATIENCE:
+        if epoch - best_epoch >= _AFFINITY_PATIENCE or is_over():
             break
     affinity.load_state_dict(best)
 
 
 def _learn(
-    network: MacroMicroFusionNetwork, reader: Reader, evidence: Evidence, label: _Label, judges: NDArray[np.int64], config: TrainingConfig
+    network: MacroMicroFusionNetwork,
+    reader: Reader,
+    evidence: Evidence,
+    label: _Label,
+    judges: NDArray[np.int64],
+    config: TrainingConfig,
+    turns: _Turns,
 ) -> Tensor:
     """Fit one reader; the best pass stays. Returns its probabilities of the judges [judges, classes]."""
+    is_over = turns.begin()
     device = label.values.device
     counts = torch.bincount(label.values[label.train], minlength=label.classes).float()
     with torch.no_grad():
@@ -207,7 +277,7 @@ def _learn(
         now = float(functional.nll_loss(probabilities.clamp(min=1e-12).log(), label.values[judges]))
         if now < best_loss:
             best, answers, best_loss, best_epoch = copy.deepcopy(reader.state_dict()), probabilities, now, epoch
-        if epoch - best_epoch >= config.head_patience:
+        if epoch - best_epoch >= config.head_patience or is_over():
             break
     reader.load_state_dict(best)
     return answers

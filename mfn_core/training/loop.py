@@ -178,7 +178,7 @@ class _Run:
             self._epoch(len(self._history) + 1)
         self._network.load_state_dict(self._best_network)
         encoder_seconds = self._seconds()
-        result = self._result(stopped, self._learn_labels(), encoder_seconds)
+        result = self._result(stopped, self._learn_labels(encoder_seconds), encoder_seconds)
         save_bundle(
             self._folder / BUNDLE,
             self._network.cpu(),
@@ -225,7 +225,7 @@ class _Run:
         histories = ResidentHistories(self._dataset, self._network_config, *labels, self.device, latest_macro=self._is_paper)
         return ResidentSteps(histories, self._step, self.device)
 
-    def _learn_labels(self) -> dict[str, float]:
+    def _learn_labels(self, encoder_seconds: float) -> dict[str, float]:
         """Teach the readers; every figure of the finished network."""
         last = self._history[-1]
         if isinstance(self._network, MacroMicroFusionNetwork):
@@ -235,7 +235,7 @@ class _Run:
                     self._tell("labels", last.epoch, step, num_steps, last.losses, last.users_per_s)
 
             # In float32, as evaluation and serving compute; and autocast would keep its copies of the weights across the steps.
-            learn_labels(self._network, self._dataset, self._network_config, self._config, tick)
+            learn_labels(self._network, self._dataset, self._network_config, self._config, tick, encoder_seconds)
         # In float32 too, whatever the epochs were measured in.
         return self._validation.measure(self._network, lambda _: None, labels=True)
 

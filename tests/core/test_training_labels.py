@@ -141,6 +141,32 @@ class TestStopping:
         assert same(weights(long.label_readers[ACTIVITY]), weights(short.label_readers[ACTIVITY]))
         assert not same(weights(long.label_readers[COLOUR]), weights(short.label_readers[COLOUR]))
 
+    def test_no_time_left_leaves_every_reader_one_pass(self, passes, monkeypatch, caplog):
+        monkeypatch.setattr(labels, "_LEAST_SECONDS", 0.0)
+        learned(head_epochs=7, max_minutes=1e-9)
+        assert passes == {(label, place): 1 for label in (ACTIVITY, COLOUR) for place in range(4)}
+        assert "8 parts of the labels stopped before they had learned all they could" in caplog.text
+        assert "raise max_minutes" in caplog.text
+
+    def test_time_is_shared_by_those_who_are_still_to_learn(self, monkeypatch):
+        clock = iter([0, 29, 30, 40, 109, 110]).__next__  # of 120 seconds for four: 30, then a third of the 80 that are left at 40
+        monkeypatch.setattr(labels.time, "monotonic", clock)
+        turns = labels._Turns(deadline=120, num_learners=4)
+        first = turns.begin()
+        assert (first(), first()) == (False, True)
+        turns.begin()
+        third = turns.begin()  # at 109: half of the 11 seconds left
+        assert third() is False
+
+    @pytest.mark.parametrize(("encoder_seconds", "seconds"), [(0, 7200), (3600, 3600), (7000, 1800)])
+    def test_labels_have_what_the_encoders_left_and_at_least_half_an_hour(self, monkeypatch, encoder_seconds, seconds):
+        deadlines, turns = [], labels._Turns
+        monkeypatch.setattr(labels.time, "monotonic", lambda: 50.0)
+        monkeypatch.setattr(labels, "_Turns", lambda deadline, num_learners: deadlines.append(deadline) or turns(deadline, num_learners))
+        config = TRAINING.model_copy(update={"max_minutes": 120, "head_epochs": 1})
+        learn_labels(fresh(), DATASET, NETWORK, config, lambda done, total: None, encoder_seconds)
+        assert deadlines == [50 + seconds]
+
 
 def test_a_label_is_learned_the_same_whatever_the_others_are():
     colourless = replace(DATASET, attributes_BA=np.full_like(DATASET.attributes_BA, -1))
@@ -183,6 +209,13 @@ class TestAffinity:
     def test_is_left_as_it_was_without_mutual_information(self):
         network = learned(self.MANY, head_epochs=1, mutual_information_weight=0.0)
         assert torch.equal(network.affinity.weight_DD, fresh(self.MANY).affinity.weight_DD)
+
+    def test_a_pass_is_of_no_more_users_than_the_products_allow(self, monkeypatch):
+        taught, batches = [], labels._batches
+        monkeypatch.setattr(labels, "_batches", lambda rows, size, least: taught.append(len(rows)) or batches(rows, size, least))
+        monkeypatch.setattr(labels, "_MOST_PRODUCTS_PER_PASS", 40 * 32 * 6 * 6)  # of 40 users, in groups of 32, 6 categories in either view
+        learned(self.MANY, head_epochs=1)
+        assert taught[1] == 40
 
     def other_categories(self, split: str) -> Dataset:
         """The users of a split have met items of one category only."""
@@ -246,3 +279,16 @@ def test_more_users_than_the_memory_holds_are_drawn_from_at_random(monkeypatch, 
     assert rows.tolist() == labels._rows(fresh(), DATASET, NETWORK, seed=0).tolist() == sorted(rows)
     assert rows.tolist() != labels._rows(fresh(), DATASET, NETWORK, seed=1).tolist()
     assert "labels are learned from 10 of 46 users" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "drawn"),
+    [(6, [2, 2, 2, 0]), (9, [2, 3, 4, 0]), (20, [2, 3, 10, 5])],
+    ids=["equal parts", "the rest to the label that more have", "then whoever is left"],
+)
+def test_of_more_users_than_the_memory_holds_a_label_that_few_have_gets_its_part(limit, drawn):
+    label_of = np.repeat([0, 1, 2, 3], [2, 3, 10, 15])  # the last have no label
+    is_labelled = label_of[:, None] == np.arange(3)
+    rows = labels._drawn(is_labelled, limit, seed=0)
+    assert rows.tolist() == sorted(rows)
+    assert np.bincount(label_of[rows], minlength=4).tolist() == drawn

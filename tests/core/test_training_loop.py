@@ -149,9 +149,9 @@ def test_the_rarest_categories_share_one_row_in_training_and_in_answers(tmp_path
 
 @EITHER
 def test_a_limit_that_no_view_exceeds_changes_nothing(tmp_path, network, caplog):
-    for limit in (4, 1000):
+    for limit in (4, 300):
         train(DATASET, network.model_copy(update={"max_categories": limit}), TRAINING, tmp_path / str(limit), ignore)
-    assert same(best_weights(tmp_path / "4"), best_weights(tmp_path / "1000"))
+    assert same(best_weights(tmp_path / "4"), best_weights(tmp_path / "300"))
     assert "share one row" not in caplog.text
 
 
