@@ -137,6 +137,8 @@ def _view(name: str, histories: list[tuple[Event, ...]], length: int) -> dict[st
         f"{name}_times_BL": times,
         f"{name}_lengths_B": lengths,
         f"{name}_met_BM": _padded(met, length, PAD).int(),
+        f"{name}_past_categories_BM": categories,
+        f"{name}_past_times_BM": times,
     }
 
 

@@ -21,11 +21,15 @@ class Batch:
     macro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
     macro_lengths_B: Tensor  # int64, 0 for an absent view
     macro_met_BM: Tensor  # int32, distinct apps of the user, those of before the window too, among PAD; see ``collate``
+    macro_past_categories_BM: Tensor  # int64, of the user's app events, those of before the window too; see ``collate``
+    macro_past_times_BM: Tensor  # int64 seconds UTC of the same events, 0 at padding
     micro_ids_BL: Tensor  # int64
     micro_categories_BL: Tensor  # int64
     micro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
     micro_lengths_B: Tensor  # int64, 0 for an absent view
     micro_met_BM: Tensor  # int32, distinct items, likewise
+    micro_past_categories_BM: Tensor
+    micro_past_times_BM: Tensor
     asof_BL: Tensor  # int64, as long as the micro view
     targets_BL: Tensor  # int64, micro id to learn or rank at a position; PAD where there is none; UNKNOWN (to rank) is a sure miss
     query_time_B: Tensor  # int64 seconds UTC the user is asked about; without one, the time of the latest event

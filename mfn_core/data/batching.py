@@ -27,6 +27,7 @@ from mfn_core.schema import PAD, UNKNOWN
 
 Prefix = Literal["train", "validation", "test", "full"]
 
+MAX_COUNTED = 10_000  # events of a user in either view: a robot's millions would be padding for the others of its batch
 HELD_OUT_EVENTS = 2  # per user: the last micro event is the test target, the one before the validation target
 _BATCHES_PER_BUCKET = 32
 _LENGTH_STEP = 8  # padded lengths are multiples: on a CPU every new shape of a matrix product has to be compiled, and stays in memory
@@ -73,7 +74,7 @@ def collate(
         query_time: seconds UTC the users are asked about; the as-of position of the last micro event sees the app events strictly
             before it. None: the time of each user's latest event; all app events are seen.
         max_ids: events of the prefix, the latest, whose distinct ids ``macro_met_BM`` and ``micro_met_BM`` name; labels are read from
-            them. 0: none.
+            them, and from the categories and times of the latest 10,000 events (``macro_past_*``, ``micro_past_*``). 0: none of these.
         latest_macro: end the app window of ``train`` with the history even where it cannot hold all of it: labels are read from the batch.
     """
     rows_B = np.array(rows, np.int64)
@@ -97,6 +98,8 @@ def collate(
     micro_times_BL = micro_window.gather(micro.times)
     asked_B = np.maximum(macro_times_BL.max(axis=1), micro_times_BL.max(axis=1)) if query_time is None else np.full(len(rows_B), query_time)
     targets_BL = _targets(histories, micro_window, prefix)
+    macro_past = _past(macro, macro_first_B, macro_stop_B, max_ids)
+    micro_past = _past(micro, micro_first_B, micro_stop_B, max_ids)
     return Batch(
         rows_B=torch.from_numpy(rows_B),
         macro_ids_BL=torch.from_numpy(macro_window.gather(macro.ids)),
@@ -104,11 +107,15 @@ def collate(
         macro_times_BL=torch.from_numpy(macro_times_BL),
         macro_lengths_B=torch.from_numpy(macro_window.lengths_B),
         macro_met_BM=_met(macro, macro_first_B, macro_stop_B, max_ids),
+        macro_past_categories_BM=macro_past[0],
+        macro_past_times_BM=macro_past[1],
         micro_ids_BL=torch.from_numpy(micro_window.gather(micro.ids)),
         micro_categories_BL=torch.from_numpy(micro_window.gather(micro.categories)),
         micro_times_BL=torch.from_numpy(micro_times_BL),
         micro_lengths_B=torch.from_numpy(micro_window.lengths_B),
         micro_met_BM=_met(micro, micro_first_B, micro_stop_B, max_ids),
+        micro_past_categories_BM=micro_past[0],
+        micro_past_times_BM=micro_past[1],
         asof_BL=torch.from_numpy(_asof(histories, macro_window, micro_window, visible_B)),
         targets_BL=torch.from_numpy(targets_BL),
         query_time_B=torch.from_numpy(asked_B.astype(np.int64)),
@@ -182,6 +189,15 @@ def _met(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> Tens
     sorted_BM = torch.from_numpy(_Window(first_B, stop_B, max_ids).gather(view.ids).astype(np.int32)).sort(1).values
     repeated_BM = functional.pad(sorted_BM[:, 1:] == sorted_BM[:, :-1], (1, 0))
     return sorted_BM.masked_fill(repeated_BM, PAD)
+
+
+def _past(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> tuple[Tensor, Tensor]:
+    """Categories and times of the latest events, further back than any encoder reads: how much, how often and how long ago is counted."""
+    if max_ids == 0:
+        nothing = torch.full((len(first_B), 1), PAD)
+        return nothing, nothing
+    window = _Window(first_B, stop_B, MAX_COUNTED)
+    return torch.from_numpy(window.gather(view.categories)), torch.from_numpy(window.gather(view.times))
 
 
 def _held_out(rows_B: Ints, prefix: Prefix, held_out_B: NDArray[np.int8] | None) -> Ints:

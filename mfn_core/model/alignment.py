@@ -50,15 +50,22 @@ class CategoryPooling(nn.Module):
     def forward(self, events_BLD: Tensor, categories_BL: Tensor) -> CategorySummary:
         """Pools the events' vectors by category; padding (category PAD) is never pooled."""
         num_users, _, width = events_BLD.shape
-        num_slots = num_users * self.num_categories
-        pooled_BL = torch.where(categories_BL < self.num_categories, categories_BL, UNKNOWN)
-        slots = (pooled_BL + self.num_categories * torch.arange(num_users, device=categories_BL.device)[:, None]).flatten()
-        valid = (categories_BL != PAD).flatten().float()
-        counts_BC = valid.new_zeros(num_slots).index_add(0, slots, valid).view(num_users, self.num_categories)
-        sums = valid.new_zeros(num_slots, width).index_add(0, slots, events_BLD.flatten(0, 1).float())
+        counts_BC = self.counts(categories_BL)
+        sums = counts_BC.new_zeros(counts_BC.numel(), width).index_add(0, self._slots(categories_BL), events_BLD.flatten(0, 1).float())
         presence_BC = (counts_BC > 0).float()
         means_BCD = sums.view(num_users, self.num_categories, width) / counts_BC.clamp(min=1)[:, :, None]
         return CategorySummary(self.norm(means_BCD) * presence_BC[:, :, None], counts_BC, presence_BC)
+
+    def counts(self, categories_BL: Tensor) -> Tensor:
+        """Events of each category [B, C], float."""
+        valid = (categories_BL != PAD).flatten().float()
+        counts = valid.new_zeros(len(categories_BL) * self.num_categories).index_add(0, self._slots(categories_BL), valid)
+        return counts.view(-1, self.num_categories)
+
+    def _slots(self, categories_BL: Tensor) -> Tensor:
+        """Place of each event in all users' rows, end to end."""
+        pooled_BL = torch.where(categories_BL < self.num_categories, categories_BL, UNKNOWN)
+        return (pooled_BL + self.num_categories * torch.arange(len(categories_BL), device=categories_BL.device)[:, None]).flatten()
 
 
 def masked_softmax(logits_BC: Tensor, presence_BC: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from mfn_core.data.batch import Batch
 from mfn_core.model.alignment import CategoryPooling, CategorySummary
 from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.outputs import Encoded
-from mfn_core.schema import PAD
+from mfn_core.schema import PAD, View
 
 _HOUR, _DAY = 3600.0, 86_400
 _LATEST = (1, 2, 3, 5)
@@ -27,11 +27,11 @@ NUM_VOLUMES = 4 + len(_LATEST) + len(_DAYS)
 class ViewEvidence:
     """One view of B users, S = 2 D."""
 
-    state_BS: Tensor  # normalized state of the latest event, and the normalized mean of all states
-    category_states_BCD: Tensor  # mean embedding of the events of each category, normalized; zero where absent
-    category_counts_BC: Tensor  # float
+    state_BS: Tensor  # normalized state of the latest event, and the normalized mean of all states, within the encoder's window
+    category_states_BCD: Tensor  # mean embedding of the window's events of each category, normalized; zero where absent from it
+    category_counts_BC: Tensor  # float, also of before the window, as is all that follows
     volumes_BV: Tensor  # how much and how long ago; see ``volumes``
-    met_BM: Tensor  # distinct ids, also of before the window; the others PAD
+    met_BM: Tensor  # distinct ids; the others PAD
 
     @property
     def categories(self) -> CategorySummary:
@@ -72,28 +72,8 @@ def gather_evidence(
 ) -> Evidence:
     """Evidence of a batch whose views were encoded."""
     return Evidence(
-        _view(
-            encoded.macro_hidden_BLD,
-            encoded.user_macro_BD,
-            batch.macro_ids_BL,
-            batch.macro_categories_BL,
-            batch.macro_times_BL,
-            batch.macro_met_BM,
-            batch.query_time_B,
-            macro,
-            pooling[0],
-        ),
-        _view(
-            encoded.micro_hidden_BLD,
-            encoded.user_micro_BD,
-            batch.micro_ids_BL,
-            batch.micro_categories_BL,
-            batch.micro_times_BL,
-            batch.micro_met_BM,
-            batch.query_time_B,
-            micro,
-            pooling[1],
-        ),
+        _view("macro", encoded.macro_hidden_BLD, encoded.user_macro_BD, batch, macro, pooling[0]),
+        _view("micro", encoded.micro_hidden_BLD, encoded.user_micro_BD, batch, micro, pooling[1]),
     )
 
 
@@ -106,8 +86,7 @@ def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
     """How much, how long ago, how often [B, V]; a user without events is zero throughout.
 
     Is there any event; log number of events; log number of days with events; log hours since the first event and since the 1st, 2nd,
-    3rd and 5th latest (20 years where there are fewer); log events of the last days. All before the query time, within the window
-    that the network reads; scaled to about 1.
+    3rd and 5th latest (20 years where there are fewer); log events of the last days. All before the query time; scaled to about 1.
     """
     has_B1 = valid_BL.any(1, keepdim=True)
     ages_BL = (query_time_B[:, None] - times_BL).clamp(min=0)
@@ -123,24 +102,24 @@ def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
     return torch.cat(parts, 1) * has_B1
 
 
-def _view(
-    hidden_BLD: Tensor,
-    latest_BD: Tensor,
-    ids_BL: Tensor,
-    categories_BL: Tensor,
-    times_BL: Tensor,
-    met_BM: Tensor,
-    query_time_B: Tensor,
-    encoder: ViewEncoder,
-    pooling: CategoryPooling,
-) -> ViewEvidence:
-    valid_BL = ids_BL != PAD
+def _view(view: View, hidden_BLD: Tensor, latest_BD: Tensor, batch: Batch, encoder: ViewEncoder, pooling: CategoryPooling) -> ViewEvidence:
+    def of(name: str) -> Tensor:
+        return getattr(batch, f"{view}_{name}")
+
+    valid_BL = of("ids_BL") != PAD
     hidden_BLD = hidden_BLD.float() * valid_BL[:, :, None]
     mean_BD = hidden_BLD.sum(1) / valid_BL.sum(1, keepdim=True).clamp(min=1)
     width = (mean_BD.shape[1],)
     state_BS = torch.cat([functional.layer_norm(latest_BD.float(), width), functional.layer_norm(mean_BD, width)], 1)
-    summary = pooling(encoder.embedding.meaning(ids_BL, categories_BL), categories_BL)
-    return ViewEvidence(state_BS, summary.states_BCD, summary.counts_BC, volumes(times_BL, valid_BL, query_time_B), met_BM)
+    summary = pooling(encoder.embedding.meaning(of("ids_BL"), of("categories_BL")), of("categories_BL"))
+    counted_BM = of("past_categories_BM")
+    return ViewEvidence(
+        state_BS,
+        summary.states_BCD,
+        pooling.counts(counted_BM),
+        volumes(of("past_times_BM"), counted_BM != PAD, batch.query_time_B),
+        of("met_BM"),
+    )
 
 
 def _put(tensors: list[Tensor], rows: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ class MacroMicroFusionNetwork(nn.Module):
             if view not in self._views:
                 blank = {
                     f"{view}_{part}": torch.full_like(getattr(batch, f"{view}_{part}"), PAD)
-                    for part in ("ids_BL", "categories_BL", "times_BL", "lengths_B", "met_BM")
+                    for part in ("ids_BL", "categories_BL", "times_BL", "lengths_B", "met_BM", "past_categories_BM", "past_times_BM")
                 }
                 batch = replace(batch, **blank)
         return batch

@@ -99,19 +99,23 @@ class ResidentHistories:
         next_BL = micro.gather(self._micro.ids, ahead=1)
         steps_L = torch.arange(shape.micro_length, device=rows_B.device)
         is_target_BL = (steps_L < micro.lengths_B[:, None] - 1) & (next_BL != UNKNOWN)
-        met_BM = torch.full((len(rows_B), 1), PAD, dtype=torch.int32, device=rows_B.device)  # labels are learned from batches of the host
+        nothing_BM = torch.full((len(rows_B), 1), PAD, device=rows_B.device)  # labels are learned from batches of the host
         return Batch(
             rows_B=rows_B,
             macro_ids_BL=macro.gather(self._macro.ids),
             macro_categories_BL=macro.gather(self._macro.categories),
             macro_times_BL=macro.gather(self._macro.times),
             macro_lengths_B=macro.lengths_B,
-            macro_met_BM=met_BM,
+            macro_met_BM=nothing_BM.int(),
+            macro_past_categories_BM=nothing_BM,
+            macro_past_times_BM=nothing_BM,
             micro_ids_BL=micro.gather(self._micro.ids),
             micro_categories_BL=micro.gather(self._micro.categories),
             micro_times_BL=micro.gather(self._micro.times),
             micro_lengths_B=micro.lengths_B,
-            micro_met_BM=met_BM,
+            micro_met_BM=nothing_BM.int(),
+            micro_past_categories_BM=nothing_BM,
+            micro_past_times_BM=nothing_BM,
             asof_BL=self._asof(rows_B, macro, micro, steps_L),
             targets_BL=next_BL.masked_fill(~is_target_BL, PAD),
             query_time_B=torch.full_like(rows_B, self._cut),

@@ -102,8 +102,24 @@ def test_labels_are_told_each_id_once_from_before_the_window_too(histories: Hist
     assert batch.micro_met_BM.tolist() == [[PAD]]
 
 
+def test_labels_are_told_categories_and_times_from_before_the_window_too(histories: Histories) -> None:
+    batch = _collate(histories, [ANN, CAI], prefix="full", max_macro_length=1, max_ids=1)
+    assert (batch.macro_times_BL - T).tolist() == [[50], [10]]
+    assert batch.macro_past_times_BM.where(batch.macro_past_times_BM == 0, batch.macro_past_times_BM - T).tolist() == [
+        [10, 20, 30, 50],
+        [10, 0, 0, 0],
+    ]
+    assert batch.macro_past_categories_BM.tolist() == [[2, 2, 2, 2], [2, PAD, PAD, PAD]]
+
+
+def test_a_robot_is_told_by_its_latest_events(histories: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_COUNTED", 2)
+    assert (_collate(histories, [ANN], prefix="full", max_ids=9).macro_past_times_BM - T).tolist() == [[30, 50]]
+
+
 def test_ids_for_labels_are_told_where_they_are_asked_for(histories: Histories) -> None:
     assert _collate(histories, [ANN, BOB]).micro_met_BM.tolist() == [[PAD], [PAD]]
+    assert _collate(histories, [ANN, BOB]).macro_past_categories_BM.tolist() == [[PAD], [PAD]]
     assert _collate(histories, [ANN, BOB], max_ids=9).micro_met_BM.tolist() == [[2, 3, 4], [PAD, UNKNOWN, 3]]  # not the held-out ones
 
 

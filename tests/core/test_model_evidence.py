@@ -85,6 +85,18 @@ def test_categories_are_pooled_from_what_their_events_are_and_not_from_when() ->
     assert not torch.allclose(one.state_BS, other.state_BS)
 
 
+def test_counts_and_recency_are_of_all_events_and_states_of_the_window() -> None:
+    batch = batch_of(User(micro=((5, 4, 10 * DAY),), asof=(-1,), targets=(0,)))
+    longer = replace(batch, micro_past_categories_BM=torch.tensor([[2, 4]]), micro_past_times_BM=torch.tensor([[DAY, 10 * DAY]]))
+    network = tiny_network()
+    window, whole = (network.evidence(network.encode(each), each).micro for each in (batch, longer))
+    assert window.category_counts_BC.tolist() == [[0, 0, 0, 0, 1]]
+    assert whole.category_counts_BC.tolist() == [[0, 0, 1, 0, 1]]
+    torch.testing.assert_close(whole.volumes_BV, volumes(torch.tensor([[DAY, 10 * DAY]]), torch.ones(1, 2) > 0, batch.query_time_B))
+    torch.testing.assert_close(whole.state_BS, window.state_BS)
+    torch.testing.assert_close(whole.category_states_BCD, window.category_states_BCD)
+
+
 def test_nobody_is_zero() -> None:
     nothing = evidence_of(NOBODY).macro
     assert not any(getattr(nothing, field.name).any() for field in fields(ViewEvidence))
