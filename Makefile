@@ -101,8 +101,9 @@ bench-scale: $(STAMP) ## Time and memory against users, events, items and catego
 bench-gpu: ## A training step on a GPU, by any Python that has torch, numpy, pandas, pyarrow and pydantic (PYTHON=python3)
 	@$(PYTHON) -m benchmarks.step --device cuda
 
-bench-report: $(STAMP) ## Write docs/benchmarks.md from benchmarks/results
+bench-report: $(STAMP) ## Write docs/benchmarks.md and docs/comparisons.md from benchmarks/results
 	@$(BIN)/python -m benchmarks.report
+	@$(BIN)/python -m benchmarks.comparisons
 
 up: $(STAMP) ## Start Airflow and the MLflow UI on loopback (AIRFLOW_PORT=8080 MLFLOW_PORT=5000 DATA=<folder of a demo>)
 	@$(BIN)/python -m deploy.local.services up --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(OF_DATA)
