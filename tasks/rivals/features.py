@@ -49,7 +49,8 @@ def category_crosses(dataset: Dataset) -> sp.csr_array:
 def recency_and_volume(dataset: Dataset) -> sp.csr_array:
     """Per view: log hours since the first and the 1st, 2nd, 3rd and 5th latest event (NaN where there are fewer), log counts.
 
-    Counts are of all events, of days with events, and of the events of the last days: what the network's own readers count.
+    Counts are of all events, of days with events, and of the events of the last days. The network's own readers count alike, but only
+    within the events that they read, and without the window of 56 days.
     """
     views = (dataset.histories.macro, dataset.histories.micro)
     return sp.csr_array(np.concatenate([_recency_and_volume(view, dataset.cut) for view in views], axis=1))
