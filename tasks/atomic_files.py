@@ -9,6 +9,7 @@ An event of an item that the vocabulary lacks is left out: nothing was ever trai
 from pathlib import Path
 from typing import Any, Literal
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -126,22 +127,23 @@ def scores_table(dataset: Dataset, ranks_B: NDArray[np.float32], *, split: HeldO
     return pa.table({USER_ID: users, "rank": ranks_B, "baseline_rank": popular_B}, schema=_SCORES)
 
 
-def read_scores(path: Path, dataset: Dataset) -> pa.Table:
+def read_scores(uri: str, dataset: Dataset) -> pa.Table:
     """Read what RecBole's run wrote of this dataset, in the dataset's order of users.
 
     Raises:
         ArtifactError: the file is missing, damaged, or of other users.
     """
     try:
-        table = pq.read_table(path).select(_SCORES.names).cast(_SCORES)
+        with fsspec.open(uri, "rb") as file:
+            table = pq.read_table(file).select(_SCORES.names).cast(_SCORES)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise ArtifactError(f"scores {path} cannot be read ({error}); run RecBole again") from error
+        raise ArtifactError(f"scores {uri} cannot be read ({error}); run RecBole again") from error
     expected: list[Any] = dataset.histories.user_ids[held_out_rows(dataset)].tolist()
     place = {user: position for position, user in enumerate(table[USER_ID].to_pylist())}
     if len(table) != len(expected) or any(user not in place for user in expected):
         missing = sum(user not in place for user in expected)
         raise ArtifactError(
-            f"scores {path} have {len(table)} users, of whom {missing} of the dataset's {len(expected)} held-out users are missing; "
+            f"scores {uri} have {len(table)} users, of whom {missing} of the dataset's {len(expected)} held-out users are missing; "
             "run RecBole on this dataset"
         )
     return table.take(pa.array([place[user] for user in expected]))

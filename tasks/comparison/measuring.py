@@ -8,8 +8,6 @@ comparison of more seeds, of more models or after a change of another's code com
 """
 
 import hashlib
-import io
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -79,7 +77,7 @@ def measure(settings: Settings, config: CompareConfig, dataset: Manifest, model:
     elif model in RIVALS:
         measured = _rival(settings, config, dataset, model, seed)
     else:
-        measured = _recbole(config, model, seed)
+        measured = _recbole(settings, config, dataset, model, seed)
     return _write(settings, dataset, measured, uri, digest, model, seed)
 
 
@@ -197,20 +195,21 @@ def _rival(settings: Settings, config: CompareConfig, dataset: Manifest, model: 
     return measured
 
 
-def _recbole(config: CompareConfig, model: str, seed: int) -> _Measured:
+def _recbole(settings: Settings, config: CompareConfig, dataset: Manifest, model: str, seed: int) -> _Measured:
     """What RecBole's run of the seed wrote: ranks by the rules of our own evaluator."""
     uri = recbole_file(config, model, seed, "json")
-    facts = json.loads(_read(uri))
+    facts = storage.read_json(uri)
     try:
-        mask_seen, settings = facts["options"]["mask_seen"], facts["options"] | facts["settings"]
+        mask_seen, chosen = facts["options"]["mask_seen"], facts["options"] | facts["settings"]
         tuning = {"trials": len(facts["trials"]), "settings": facts["settings"]}
         validation, seconds = facts["validation"], float(facts[atomic_files.SECONDS])
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{uri} lacks {error}; run RecBole again") from error
     if mask_seen != config.mask_seen:
         raise ArtifactError(f"{uri} was ranked with mask_seen={mask_seen}, not {config.mask_seen}; run RecBole again, or change the form")
-    scores = pq.read_table(io.BytesIO(_read(recbole_file(config, model, seed, "parquet"))))
-    return _Measured(settings, tuning, {"recommendation": scores}, validation, seconds=seconds)
+    data = Dataset.open(storage.local_folder(dataset.uri, settings.scratch))
+    scores = atomic_files.read_scores(recbole_file(config, model, seed, "parquet"), data)
+    return _Measured(chosen, tuning, {"recommendation": scores}, validation, seconds=seconds)
 
 
 def _read(uri: str) -> bytes:

@@ -142,7 +142,7 @@ def stored(folder, user_ids, ranks):
     path = folder / "scores.parquet"
     floats = pa.array(ranks, pa.float32())
     pq.write_table(pa.table({"user_id": pa.array(user_ids, pa.string()), "rank": floats, "baseline_rank": floats}), path)
-    return path
+    return str(path)
 
 
 def test_scores_are_read_in_the_order_of_the_dataset(dataset, tmp_path):
@@ -158,7 +158,7 @@ def test_scores_of_other_users_are_refused(dataset, tmp_path, user_ids):
 
 def test_missing_and_foreign_files_are_refused(dataset, tmp_path):
     with pytest.raises(ArtifactError, match=r"nothing\.parquet cannot be read"):
-        atomic_files.read_scores(tmp_path / "nothing.parquet", dataset)
+        atomic_files.read_scores(str(tmp_path / "nothing.parquet"), dataset)
     pq.write_table(pa.table({"colour": ["red"]}), tmp_path / "foreign.parquet")
     with pytest.raises(ArtifactError, match=r"foreign\.parquet cannot be read"):
-        atomic_files.read_scores(tmp_path / "foreign.parquet", dataset)
+        atomic_files.read_scores(str(tmp_path / "foreign.parquet"), dataset)

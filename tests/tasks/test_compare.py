@@ -430,6 +430,22 @@ def test_ranks_of_recbole_under_other_rules_are_refused(shared_registry, inputs,
         compare.measure(shared_registry, config, inputs, item("sasrec"))
 
 
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (lambda scores: scores.slice(1), r"SASRec-0\.parquet have \d+ users, of whom 1 .* run RecBole on this dataset"),
+        (lambda scores: scores.drop(["rank"]), r"SASRec-0\.parquet cannot be read .* run RecBole again"),
+    ],
+    ids=["of other users", "without ranks"],
+)
+def test_ranks_of_recbole_that_are_not_of_this_dataset_are_refused(shared_registry, inputs, recbole, damaged, said):
+    path = recbole / "SASRec-0.parquet"
+    pq.write_table(damaged(pq.read_table(path)), path)
+    config = SMALL.model_copy(update={"recbole_scores": str(recbole)})
+    with pytest.raises(ArtifactError, match=said):
+        compare.measure(shared_registry, config, inputs, item("sasrec"))
+
+
 # The report.
 
 MODELS = ("mfn", "popularity", "bigram")
