@@ -9,8 +9,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_core.schema import SPLITS, Split
-
 _TRAIN_BELOW = 0.8
 _VALIDATION_BELOW = 0.9
 _DIGEST_BYTES = 8
@@ -24,11 +22,6 @@ def user_hashes(user_ids: Iterable[str], seed: int) -> NDArray[np.uint64]:
 
 
 def split_codes(user_ids: Iterable[str], seed: int) -> NDArray[np.int8]:
-    """Position in ``SPLITS`` of every user: 0 train, 1 validation, 2 test."""
+    """Position in ``schema.SPLITS`` of every user: 0 train, 1 validation, 2 test."""
     uniform = user_hashes(user_ids, seed) / 2.0**64
     return np.digitize(uniform, [_TRAIN_BELOW, _VALIDATION_BELOW]).astype(np.int8)
-
-
-def split_of(user_id: str, seed: int) -> Split:
-    """The split of one user."""
-    return SPLITS[int(split_codes([user_id], seed)[0])]

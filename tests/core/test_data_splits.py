@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mfn_core.data.splits import split_codes, split_of, user_hashes
+from mfn_core.data.splits import split_codes, user_hashes
+from mfn_core.schema import SPLITS
 
 
 def test_the_hash_is_blake2b_of_seed_and_user() -> None:
@@ -21,7 +22,7 @@ def test_the_hash_is_blake2b_of_seed_and_user() -> None:
     ],
 )
 def test_known_users_stay_where_they_are(user_id: str, seed: int, split: str) -> None:
-    assert split_of(user_id, seed) == split
+    assert [SPLITS[code] for code in split_codes([user_id], seed)] == [split]
 
 
 def test_codes_of_many_are_the_splits_of_each() -> None:

@@ -19,11 +19,11 @@ import pytest
 from mfn_core.config import DatasetConfig
 from mfn_core.data.batching import collate
 from mfn_core.data.dataset import Dataset
-from mfn_core.data.splits import split_of
+from mfn_core.data.splits import split_codes
 from mfn_core.data.summary import summarize
 from mfn_core.data.window import seconds_of
 from mfn_core.errors import ArtifactError, AuditError, ConfigError, InsufficientDataError, LeakError
-from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, PARTITION, LogSchema
+from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, PARTITION, SPLITS, LogSchema
 from tasks import build_dataset as module
 from tasks import curated, manifest, storage
 from tasks.build_dataset import build_dataset
@@ -156,8 +156,9 @@ def test_users_are_those_seen_before_the_cut_each_once(dataset: Dataset) -> None
 
 
 def test_a_user_keeps_the_split_of_its_hash(dataset: Dataset) -> None:
-    splits = {user: ("train", "validation", "test")[code] for user, code in zip(dataset.histories.user_ids, dataset.split_B, strict=True)}
-    assert splits == {user: split_of(user, 0) for user in ["ann", "bob", *FILLERS]}
+    users = ["ann", "bob", *FILLERS]
+    splits = dict(zip(dataset.histories.user_ids.tolist(), dataset.split_B.tolist(), strict=True))
+    assert splits == dict(zip(users, split_codes(users, 0).tolist(), strict=True))
 
 
 def test_activity_is_an_item_event_from_the_cut_to_before_its_end(dataset: Dataset) -> None:
@@ -343,7 +344,8 @@ def test_fewer_users_than_the_limit_are_an_error(store: Settings) -> None:
 
 
 def test_an_empty_split_is_an_error(store: Settings) -> None:
-    empty = next(seed for seed in range(1000) if not any(split_of(user, seed) == "test" for user in ["ann", "bob", *FILLERS]))
+    test = SPLITS.index("test")
+    empty = next(seed for seed in range(1000) if test not in split_codes(["ann", "bob", *FILLERS], seed))
     with pytest.raises(InsufficientDataError, match=f"32 users falls into the (validation|test) split at split_seed={empty}"):
         _build(store, split_seed=empty)
 
