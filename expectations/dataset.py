@@ -12,13 +12,14 @@ def suite(min_users: int) -> ExpectationSuite:
     ``events_after_cut``, ``unknown_share`` (of training events), ``empty_histories`` (users without any event).
     """
     rebuild = {"remedy": "do not train on it: rebuild the dataset, and report the leak if it comes back"}
-    few = {"remedy": "ingest more days or lower min_users"}
+    few = {"remedy": "ingest more days or users, or lower min_users"}
+    empty = {"remedy": "ingest more users, or choose another split_seed"}
     return ExpectationSuite(
         name="dataset",
         expectations=[
             ExpectColumnValuesToBeBetween(column="num_users", min_value=min_users, severity="critical", meta=few),
             *(
-                ExpectColumnValuesToBeBetween(column=column, min_value=1, severity="critical", meta=few)
+                ExpectColumnValuesToBeBetween(column=column, min_value=1, severity="critical", meta=empty)
                 for column in ("num_train", "num_validation", "num_test")
             ),
             *(

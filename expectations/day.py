@@ -29,7 +29,7 @@ def suite(
     return ExpectationSuite(
         name="day",
         expectations=[
-            ExpectColumnValuesToBeBetween(column="rows", min_value=1, severity="critical"),
+            ExpectColumnValuesToBeBetween(column="rows", min_value=1, severity="critical", meta={"remedy": "ingest the day again"}),
             ExpectColumnValuesToBeBetween(
                 column="volume_ratio",
                 min_value=min_volume_ratio,
@@ -47,13 +47,16 @@ def suite(
                 },
             ),
             ExpectColumnValuesToBeBetween(
-                column="silent_hours", max_value=_MAX_SILENT_HOURS, severity="warning", meta={"remedy": "the day may have been cut short"}
+                column="silent_hours",
+                max_value=_MAX_SILENT_HOURS,
+                severity="warning",
+                meta={"remedy": "ask the producer whether the day was cut short, and ingest it again when the rest is there"},
             ),
             ExpectColumnValuesToBeBetween(
                 column="user_overlap",
                 min_value=min_user_overlap,
                 severity="critical",
-                meta={"remedy": "the logs may use different user ids; compare them, or lower min_user_overlap"},
+                meta={"remedy": "compare the user ids of both logs: they must be of one kind; or lower min_user_overlap"},
             ),
         ],
     )

@@ -3,6 +3,8 @@
 from great_expectations import ExpectationSuite
 from great_expectations.expectations import ExpectColumnValuesToBeBetween
 
+from expectations import FAULT_OF_INGEST
+
 _MAX_CLASSES = 1000
 
 
@@ -15,9 +17,11 @@ def suite() -> ExpectationSuite:
     return ExpectationSuite(
         name="users",
         expectations=[
-            ExpectColumnValuesToBeBetween(column="rows", min_value=1, severity="critical", meta={"remedy": "deliver users"}),
-            ExpectColumnValuesToBeBetween(column="null_ids", min_value=0, max_value=0, severity="critical"),
-            ExpectColumnValuesToBeBetween(column="repeated_ids", min_value=0, max_value=0, severity="critical"),
+            ExpectColumnValuesToBeBetween(
+                column="rows", min_value=1, severity="critical", meta={"remedy": "deliver the users table again with its rows"}
+            ),
+            ExpectColumnValuesToBeBetween(column="null_ids", min_value=0, max_value=0, severity="critical", meta=FAULT_OF_INGEST),
+            ExpectColumnValuesToBeBetween(column="repeated_ids", min_value=0, max_value=0, severity="critical", meta=FAULT_OF_INGEST),
             ExpectColumnValuesToBeBetween(
                 column="classes",
                 min_value=2,
@@ -25,6 +29,11 @@ def suite() -> ExpectationSuite:
                 severity="warning",
                 meta={"remedy": "an attribute to predict has a few values; this one can be left out by the Param attributes"},
             ),
-            ExpectColumnValuesToBeBetween(column="labelled_share", min_value=0.01, severity="warning", meta={"remedy": "hardly any label"}),
+            ExpectColumnValuesToBeBetween(
+                column="labelled_share",
+                min_value=0.01,
+                severity="warning",
+                meta={"remedy": "deliver more values, or leave the column out by the Param attributes: hardly any user teaches it"},
+            ),
         ],
     )

@@ -75,7 +75,7 @@ def judge(frame: pd.DataFrame, suite: "ExpectationSuite", name: str, settings: S
     if not verdict.success:
         raise AuditError(
             f"{name}: {len(verdict.critical)} of {verdict.expectations} expectations of suite {verdict.suite} failed critically: "
-            f"{'; '.join(verdict.critical)}. Nothing is published; correct the source and run again. Report: {docs}"
+            f"{'; '.join(verdict.critical)}. Nothing is published. Report: {docs}"
         )
     return verdict
 
@@ -149,7 +149,7 @@ def _validate(
 def _sentence(failed: "ExpectationValidationResult", frame: pd.DataFrame) -> str:
     """What was found where, what was expected, and what to do about it.
 
-    A suite gives the last by ``meta={"remedy": text}``, and by ``meta={"detail": column}`` the column that explains the row.
+    Every expectation gives the last by ``meta={"remedy": text}``; ``meta={"detail": column}`` names the column that explains the row.
     """
     configuration = failed.expectation_config
     kwargs, found = configuration.kwargs, failed.result
@@ -160,10 +160,10 @@ def _sentence(failed: "ExpectationValidationResult", frame: pd.DataFrame) -> str
     where = f" at {key} {', '.join(rows)}" if rows and column != key else ""
     more = f" and {count - len(rows)} more" if count > len(rows) > 0 else ""
     meta = configuration.meta or {}
+    assert "remedy" in meta, f"{configuration.type} of {column} has no remedy"
     details = frame.loc[frame[key].astype(str).isin(rows), meta["detail"]] if "detail" in meta else ()
     detail = "".join(f" ({text})" for text in details)
-    remedy = f" ({meta['remedy']})" if "remedy" in meta else ""
-    return f"{column} = {values}{where}{detail}{more}, expected {_limit(configuration.type, kwargs)}{remedy}"
+    return f"{column} = {values}{where}{detail}{more}, expected {_limit(configuration.type, kwargs)} ({meta['remedy']})"
 
 
 def _limit(kind: str, kwargs: dict[str, Any]) -> str:

@@ -85,6 +85,12 @@ def test_a_suite_accepts_what_it_describes(name, settings):
     assert (verdict.success, verdict.warnings) == (True, ())
 
 
+@pytest.mark.parametrize("name", SUITES)
+def test_every_expectation_says_what_to_do(name):
+    expectations = SUITES[name]().expectations
+    assert [each.column for each in expectations if not (each.meta or {}).get("remedy")] == []
+
+
 @pytest.mark.parametrize("name", sorted({suite for suite, _, _ in CRITICAL}))
 def test_every_critical_limit_is_found(name, settings):
     frame, named = rows_broken(name, CRITICAL)

@@ -1,5 +1,6 @@
 """The judge: what a suite says of a frame becomes a verdict, a page of Data Docs, or an error."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ def suite():
         name="parcels",
         expectations=[
             ExpectColumnValuesToBeBetween(column="rows", min_value=1, severity="critical", meta={"remedy": "deliver it again"}),
-            ExpectColumnValuesToBeBetween(column="dust", max_value=2, severity="warning"),
+            ExpectColumnValuesToBeBetween(column="dust", max_value=2, severity="warning", meta={"remedy": "wipe it"}),
         ],
     )
 
@@ -46,7 +47,7 @@ def test_the_templates_of_the_pages_are_compiled_once(settings):
 def test_a_warning_is_said_and_logged(settings, caplog):
     verdict = audit.judge(frame([1, 2], [0, 5]), suite(), "week", settings)
     assert verdict.success
-    assert verdict.warnings == ("dust = 5 at dt tue, expected at most 2",)
+    assert verdict.warnings == ("dust = 5 at dt tue, expected at most 2 (wipe it)",)
     assert "week: dust = 5 at dt tue" in caplog.text
 
 
@@ -58,7 +59,7 @@ def test_a_critical_failure_names_column_value_row_limit_and_remedy(settings):
         "week: 1 of 2 expectations of suite parcels failed critically: rows = 0 at dt tue, expected at least 1 (deliver it again)"
         in message
     )
-    assert message.endswith(".html")
+    assert re.search(r"\(deliver it again\)\. Nothing is published\. Report: \S+\.html$", message)
 
 
 def test_a_metric_that_is_null_everywhere_is_not_judged(settings):
