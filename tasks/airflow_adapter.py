@@ -1,6 +1,5 @@
 """What every DAG shares: assets, forms, retries, links. The only module of ``tasks`` that knows Airflow."""
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
@@ -23,12 +22,12 @@ from airflow.sdk import (
     get_current_context,
 )
 from airflow.sdk.exceptions import AirflowSkipException
-from pydantic import ValidationError
 
 from mfn_core.config import Config
 from mfn_core.errors import ConfigError, PartitionNotReadyError, PermanentError, TransientError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, USERS, View
 from tasks.dag_configs import IngestConfig, ValidateConfig
+from tasks.refusals import config_of
 from tasks.settings import Settings, load_settings
 
 C = TypeVar("C", bound=Config)
@@ -95,14 +94,7 @@ def config_from(model: type[C], context: Context) -> C:
     Raises:
         ConfigError: a key is unknown or a value is out of range.
     """
-    conf = dict(context["dag_run"].conf or {})
-    unknown = sorted(conf.keys() - model.model_fields.keys())
-    if unknown:
-        raise ConfigError("; ".join(_unknown(key, model) for key in unknown) + f". Known are {', '.join(model.model_fields)}")
-    try:
-        return model.model_validate(conf)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_invalid(detail) for detail in error.errors()) + ". Trigger again with other values") from error
+    return config_of(model, dict(context["dag_run"].conf or {}), "Trigger again with other values")
 
 
 def start(model: type[C]) -> tuple[Settings, C]:
@@ -248,12 +240,3 @@ def _flattened(schema: dict[str, Any]) -> dict[str, Any]:
 def _section(model: type[Config], name: str) -> str | None:
     owner = next(cls for cls in model.__mro__ if name in inspect.get_annotations(cls))
     return None if owner is model else owner.__name__.removesuffix("Config")
-
-
-def _unknown(key: str, model: type[Config]) -> str:
-    close = difflib.get_close_matches(key, model.model_fields, n=1)
-    return f"unknown setting {key!r}" + (f", did you mean {close[0]!r}?" if close else "")
-
-
-def _invalid(detail: Mapping[str, Any]) -> str:
-    return f"{'.'.join(map(str, detail['loc']))}={detail['input']!r}: {detail['msg']}"

@@ -4,16 +4,18 @@ Every field is set by ``MFN_<NAME>``; a misspelt ``MFN_`` variable is an error, 
 """
 
 import os
+import re
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mfn_core.errors import ConfigError
 from mfn_core.schema import View
+from tasks.refusals import invalid, unknown
 
 _PREFIX = "MFN_"
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -87,11 +89,20 @@ def load_settings() -> Settings:
     Raises:
         ConfigError: an ``MFN_`` variable is unknown or its value is out of range.
     """
-    known = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
-    if unknown:
-        raise ConfigError(f"unknown environment variable {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    known = [_variable(name) for name in Settings.model_fields]
+    if strange := sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known):
+        raise ConfigError(unknown("environment variable", strange, known))
     try:
         return Settings()
     except ValidationError as error:
-        raise ConfigError(f"invalid setting: {error}") from error
+        raise ConfigError(f"{invalid(error, _variable)}. Set another value, or unset the variable") from error
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        named = _variable(field[1]) if field else str(error)
+        raise ConfigError(
+            f'{named}={os.environ.get(named)!r}: {error.__cause__}; it is JSON, a list as ["micro"], a mapping as {{"user_id": "uid"}}'
+        ) from error
+
+
+def _variable(field: str) -> str:
+    return f"{_PREFIX}{field}".upper()

@@ -25,6 +25,8 @@ from mfn_core.training.worker import die_with
 RESULTS = HOME / "benchmarks" / "results"
 WORLDS: tuple[str, ...] = get_args(SimulationConfig.model_fields["world"].annotation)
 _NAMED = 5
+# As the variables of make compare call the fields of the form.
+_VARIABLES = {"seeds": "SEEDS", "trials": "TRIALS", "models": "MODELS", "cut": "CUT", "max_minutes": "MINUTES", "recbole_scores": "RECBOLE"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,9 +148,8 @@ def _figures(facts: Mapping[str, Any]) -> str:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    from pydantic import ValidationError
-
     from tasks.dag_configs import CompareConfig
+    from tasks.refusals import config_of
 
     given = {
         "seeds": options.seeds,
@@ -158,10 +159,10 @@ def _config(options: argparse.Namespace) -> Any:
         "max_minutes": options.minutes,
         "recbole_scores": None if options.recbole is None else str(options.recbole.resolve()),
     }
-    try:
-        return CompareConfig.model_validate({name: value for name, value in given.items() if value is not None} | dict(options.set))
-    except ValidationError as error:
-        raise ConfigError(str(error)) from error
+    named = {name: value for name, value in given.items() if value is not None}
+    return config_of(
+        CompareConfig, named | dict(options.set), "Run the command again with other values", lambda field: _VARIABLES.get(field, field)
+    )
 
 
 def _meant(options: argparse.Namespace) -> tuple[Installation, str]:

@@ -3,7 +3,6 @@
 Networks are written as what they change in the network of the form. A model that a dataset has no use for is left out with a reason.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from mfn_core.errors import ConfigError
 from mfn_core.schema import DownstreamTask, View
 from tasks import storage
 from tasks.dag_configs import CompareConfig, TrainConfig
+from tasks.refusals import unknown
 from tasks.rivals import RIVALS
 
 REFERENCE = "mfn"
@@ -60,11 +60,8 @@ def check(config: CompareConfig) -> None:
     Raises:
         ConfigError: a model is unknown, or a setting is changed that tells the networks from one another.
     """
-    for name in config.models or ():
-        if name not in MODELS:
-            close = difflib.get_close_matches(name, MODELS, n=1)
-            meant = f", did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"unknown model {name!r}{meant} Known are {', '.join(MODELS)}")
+    if strange := [name for name in config.models or () if name not in MODELS]:
+        raise ConfigError(unknown("model", strange, MODELS))
     default = NetworkConfig()
     if changed := [name for name in _VARIED if getattr(config, name) != getattr(default, name)]:
         said = ", ".join(f"{name}={getattr(config, name)!r}" for name in changed)

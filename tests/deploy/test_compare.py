@@ -129,5 +129,11 @@ def test_the_command_line_fills_the_form() -> None:
 
 
 def test_a_misspelt_setting_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="widht"):
+    with pytest.raises(ConfigError, match="unknown setting 'widht', did you mean 'width'"):
         compare._config(compare._parser().parse_args(["--set", "widht=16"]))
+
+
+def test_a_value_out_of_range_is_refused_by_the_name_of_its_variable() -> None:
+    options = compare._parser().parse_args(["--seeds", "0", "--minutes", "-1", "--set", "width=4"])
+    with pytest.raises(ConfigError, match=r"MINUTES=-1.0: .*; width='4': Input should be .* 8; SEEDS=0: .*\. Run the command again with"):
+        compare._config(options)

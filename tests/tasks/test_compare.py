@@ -84,6 +84,8 @@ def test_a_rival_of_tasks_that_the_dataset_leaves_out_is_left_out_with_their_rea
 def test_a_misspelt_model_is_refused_with_the_one_that_was_meant():
     with pytest.raises(ConfigError, match="unknown model 'bigrams', did you mean 'bigram'"):
         lineup.check(CompareConfig(models=("bigrams",)))
+    with pytest.raises(ConfigError, match=r"unknown model 'x'\. Known are mfn, paper"):
+        lineup.check(CompareConfig(models=("x",)))
 
 
 def test_the_form_may_not_set_what_the_networks_differ_in():

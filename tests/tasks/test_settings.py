@@ -37,12 +37,21 @@ def test_a_variable_replaces_the_default(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_misspelt_variable_is_named_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MFN_RAW_URL", "s3://logs/raw")
 
-    with pytest.raises(ConfigError, match=r"MFN_RAW_URL; known are .*MFN_RAW_URI"):
+    with pytest.raises(
+        ConfigError, match=r"unknown environment variable 'MFN_RAW_URL', did you mean 'MFN_RAW_URI'\? Known are .*MFN_VIEWS"
+    ):
         load_settings()
 
 
 def test_a_value_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MFN_MAX_REJECTED_SHARE", "1.5")
 
-    with pytest.raises(ConfigError, match=r"(?s)max_rejected_share.*less than or equal to 1.*1\.5"):
+    with pytest.raises(ConfigError, match=r"^MFN_MAX_REJECTED_SHARE='1.5': Input should be less than or equal to 1\. Set another value"):
+        load_settings()
+
+
+def test_a_list_that_is_no_json_is_told_how_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MFN_VIEWS", "micro")
+
+    with pytest.raises(ConfigError, match=r"^MFN_VIEWS='micro': Expecting value.* it is JSON, a list as \[\"micro\"\]"):
         load_settings()
