@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from mfn_core.data.batching import held_out_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies
-from mfn_core.errors import ArtifactError
+from mfn_core.errors import ArtifactError, ConfigError
 from mfn_core.schema import SPLITS, USER_ID, DownstreamTask, Split, View
 
 _FACTS = "dataset.json"
 _VOCABULARIES = "vocabularies"
 _ATTRIBUTE_PREFIX = "attribute_"
+_MOST_EVENTS = 2**31 - 1  # of a view in one shard: the offsets of a list column have 32 bits
 MISSING = -1
 
 
@@ -120,7 +121,11 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def write_shard(path: Path, shard: Shard, attributes: tuple[str, ...]) -> None:
-    """Write one shard; ``attributes`` names the columns of ``attributes_BA``."""
+    """Write one shard; ``attributes`` names the columns of ``attributes_BA``.
+
+    Raises:
+        ConfigError: it has more events of a view than a file can count.
+    """
     histories = shard.histories
     columns: dict[str, pa.Array] = {USER_ID: pa.array(histories.user_ids, pa.string()), "split": pa.array(shard.split_B)}
     for view in ("macro", "micro"):
@@ -190,7 +195,8 @@ def _view(histories: Histories, view: View) -> ViewHistories:
 
 
 def _list_array(offsets: NDArray[np.int64], values: NDArray[np.integer]) -> pa.ListArray:
-    assert offsets[-1] < 2**31, "a shard holds at most 2^31 events of a view; raise num_shards"
+    if offsets[-1] > _MOST_EVENTS:
+        raise ConfigError(f"one shard has {offsets[-1]:,} events of a view, at most {_MOST_EVENTS:,} fit into a file; raise num_shards")
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 

@@ -1,5 +1,6 @@
 """A dataset on disk and back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from mfn_core.data.dataset import Dataset, DatasetFacts, Shard, shard_path, write_facts, write_shard
 from mfn_core.data.histories import Histories
-from mfn_core.errors import ArtifactError
+from mfn_core.errors import ArtifactError, ConfigError
 from tests.factories import app_log, dataset_of, item_log, store_dataset
 
 APPS = app_log([("ann", "mail", "work", "2026-03-04T12:00:00"), ("cai", "bank", "money", "2026-03-04T11:00:00")])
@@ -53,6 +54,14 @@ def test_events_of_one_shard_are_read_in_place(dataset: Dataset, tmp_path: Path)
     opened = Dataset.open(store_dataset(dataset, tmp_path / "d"))
     assert not opened.histories.micro.times.flags.owndata
     assert not opened.histories.micro.times.flags.writeable
+
+
+def test_more_events_than_a_file_can_count_are_refused_with_the_setting_that_spreads_them(dataset: Dataset, tmp_path: Path) -> None:
+    histories = dataset.histories
+    micro = replace(histories.micro, offsets=np.array([0, 0, 0, 2**31]))
+    shard = Shard(replace(histories, micro=micro), dataset.split_B, dataset.activity_B, np.full(3, -1, np.int64), dataset.attributes_BA)
+    with pytest.raises(ConfigError, match=r"one shard has 2,147,483,648 events of a view, at most 2,147,483,647 .*; raise num_shards"):
+        write_shard(tmp_path / "shard.parquet", shard, ("colour",))
 
 
 def test_shards_are_one_dataset_in_their_order(dataset: Dataset, tmp_path: Path) -> None:
