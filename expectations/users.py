@@ -4,8 +4,7 @@ from great_expectations import ExpectationSuite
 from great_expectations.expectations import ExpectColumnValuesToBeBetween
 
 from expectations import FAULT_OF_INGEST
-
-_MAX_CLASSES = 1000
+from mfn_core.data.attributes import MAX_AUTO_CLASSES, MIN_CLASSES
 
 
 def suite() -> ExpectationSuite:
@@ -24,10 +23,13 @@ def suite() -> ExpectationSuite:
             ExpectColumnValuesToBeBetween(column="repeated_ids", min_value=0, max_value=0, severity="critical", meta=FAULT_OF_INGEST),
             ExpectColumnValuesToBeBetween(
                 column="classes",
-                min_value=2,
-                max_value=_MAX_CLASSES,
+                min_value=MIN_CLASSES,
+                max_value=MAX_AUTO_CLASSES,
                 severity="warning",
-                meta={"remedy": "an attribute to predict has a few values; this one can be left out by the Param attributes"},
+                meta={
+                    "remedy": f"training leaves the column out: deliver {MIN_CLASSES} to {MAX_AUTO_CLASSES} classes, or "
+                    "name it by the Param attributes to predict more all the same"
+                },
             ),
             ExpectColumnValuesToBeBetween(
                 column="labelled_share",

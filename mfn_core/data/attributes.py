@@ -12,7 +12,7 @@ from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.schema import SPLITS, USER_ID
 
 MAX_AUTO_CLASSES = 50
-_MIN_CLASSES = 2
+MIN_CLASSES = 2
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def _coded(values: pa.Array) -> tuple[tuple[str, ...], NDArray[np.int32]]:
 def _unfit(
     classes: tuple[str, ...], codes_U: NDArray[np.int32], earlier: dict[str, tuple[tuple[str, ...], NDArray[np.int32]]]
 ) -> str | None:
-    if len(classes) < _MIN_CLASSES:
-        return f"{len(classes)} values among the users; an attribute needs {_MIN_CLASSES} to {MAX_AUTO_CLASSES}"
+    if len(classes) < MIN_CLASSES:
+        return f"{len(classes)} values among the users; an attribute needs {MIN_CLASSES} to {MAX_AUTO_CLASSES}"
     if len(classes) > MAX_AUTO_CLASSES:
         return f"{len(classes)} values, more than {MAX_AUTO_CLASSES}; name it in attributes= to predict it all the same"
     for name, (other_classes, other_codes_U) in earlier.items():
@@ -113,9 +113,9 @@ def _unfit(
 
 def _require_classes(names: tuple[str, ...], classes: dict[str, tuple[str, ...]], left_out: dict[str, str]) -> None:
     for name in names:
-        if len(classes.get(name, ())) < _MIN_CLASSES:
+        if len(classes.get(name, ())) < MIN_CLASSES:
             found = left_out.get(name) or f"its values among the users are {list(classes[name])}"
             raise InsufficientDataError(
-                f"attribute {name!r} has fewer than {_MIN_CLASSES} classes: {found}; "
+                f"attribute {name!r} has fewer than {MIN_CLASSES} classes: {found}; "
                 f"leave it out: attributes={[other for other in names if other != name]}"
             )

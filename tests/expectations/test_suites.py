@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from expectations import dataset, day, log_partition, scores, users
+from mfn_core.data.attributes import MAX_AUTO_CLASSES
 from mfn_core.errors import AuditError
 from mfn_core.schema import APP_LOGS
 from tasks import audit
@@ -97,6 +98,12 @@ def test_every_critical_limit_is_found(name, settings):
     with pytest.raises(AuditError) as caught:
         audit.judge(frame, SUITES[name](), name, settings)
     assert [each for each in named if each not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(("classes", "warned"), [(MAX_AUTO_CLASSES, False), (MAX_AUTO_CLASSES + 1, True)])
+def test_a_column_that_training_would_leave_out_is_warned_of(classes, warned, settings):
+    verdict = audit.judge(pd.DataFrame([GOOD["users"] | {"classes": classes}]), users.suite(), "users", settings)
+    assert bool(verdict.warnings) == warned
 
 
 @pytest.mark.parametrize("name", sorted({suite for suite, _, _ in WARNING}))
