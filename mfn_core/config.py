@@ -105,7 +105,8 @@ class TrainingConfig(Config):
         None,
         ge=2,
         le=65_536,
-        description="Users per training step. Empty: a 48th of the users as a power of two, from 32 to the source's 256.",
+        description="Users per training step. Empty: a 48th of the users as a power of two, from 32 to the source's 256; always 256 in the "
+        "paper preset.",
     )
     evaluation_batch_size: int = Field(128, ge=1, le=65_536, description="Users per evaluation step.")
     num_negatives: int | None = Field(
