@@ -1,6 +1,6 @@
 """How long one user's answer takes: ``python -m benchmarks.serve`` writes benchmarks/results/serve.json.
 
-A network of both views, untrained, is logged as ``mfn_register`` logs it and loaded as a pyfunc model, as every server of MLflow does.
+A network of both views, untrained, is logged as the task ``register`` logs it and loaded as a pyfunc model, as every server of MLflow does.
 Requests of one user each, with raw histories; the answers come from the process that holds the model, so the way over HTTP is not in them.
 """
 

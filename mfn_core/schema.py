@@ -1,4 +1,4 @@
-"""The data contract: every column name of the project is typed here once.
+"""The data contract: every column name of logs and users is typed here once.
 
 Raw and curated logs share these names. In curated logs ids and categories are strings, ``event_time`` is
 ``timestamp[us, UTC]``, and ``seq_no`` is always present (0 where the source has none).

@@ -13,7 +13,7 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.evaluation import evaluator, slices
 from mfn_core.evaluation.evaluator import Evaluation, by_label, probabilities_of
 from mfn_core.inference.predictor import Predictor
-from mfn_core.schema import PAD, UNKNOWN, DownstreamTask
+from mfn_core.schema import PAD, UNKNOWN, USER_ID, DownstreamTask
 from mfn_core.training import BUNDLE, RESULT
 from tasks import manifest, plots, storage, tracking
 from tasks.dag_configs import TrainConfig
@@ -87,7 +87,7 @@ def _evaluate(
         kind="evaluation",
         uri=uri,
         digest=digest,
-        rows={"users": len(set(measured.scores["user_id"].to_pylist()))},
+        rows={"users": len(set(measured.scores[USER_ID].to_pylist()))},
         inputs={dataset.uri: dataset.digest, training.uri: training.digest},
         config={"bootstrap_samples": config.bootstrap_samples, "mask_seen": config.mask_seen},
         code=manifest.code_digest(),

@@ -15,7 +15,7 @@ from typing import Any
 from ibis.expr.types import Table
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError, TransientError
-from mfn_core.schema import EVENT_TIME, SEQ_NO, LogSchema
+from mfn_core.schema import EVENT_TIME, PARTITION, SEQ_NO, LogSchema
 from tasks import curated, engine, log_rows, publication, quarantine, raw, reading, receipt, storage, turns
 from tasks.day_parts import Part
 from tasks.log_rows import Count
@@ -110,7 +110,7 @@ def ingest_planned(settings: Settings, log: LogSchema, chunk: Mapping[str, str],
         plan_ingest(settings, log, first_day, last_day, 1, now=now)  # the day of a run is planned before it has arrived
     unread = {str(day) for day in _unread_days(settings, log, first_day, last_day)}
     published = ingest_chunk(settings, log, first_day, last_day, now=now)
-    days = [each["dt"] for each in published]
+    days = [each[PARTITION] for each in published]
     return {"days": days, "late": [day for day in days if day in unread], "changed": sum(each["changed"] for each in published)}
 
 

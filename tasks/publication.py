@@ -134,7 +134,7 @@ def summaries(settings: Settings, log: LogSchema, days: Iterable[date]) -> list[
 
 
 def _summary(dt: str, digest: str, rows: int, *, changed: bool) -> dict[str, Any]:
-    return {"dt": dt, "digest": digest, "rows": rows, "changed": changed}
+    return {PARTITION: dt, "digest": digest, "rows": rows, "changed": changed}
 
 
 def _part_name(measures: Measures) -> str:
