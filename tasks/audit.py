@@ -22,7 +22,7 @@ _SITE = "mfn"
 _RESULTS_KEPT = 100
 _ROWS_NAMED = 3
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 # Great Expectations logs hundreds of lines at INFO while it is imported, which would bury ours in a task log.
 logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
@@ -71,7 +71,7 @@ def judge(frame: pd.DataFrame, suite: "ExpectationSuite", name: str, settings: S
         docs=docs,
     )
     for warning in verdict.warnings:
-        logger.warning("%s: %s", name, warning)
+        _log.warning("%s: %s", name, warning)
     if not verdict.success:
         raise AuditError(
             f"{name}: {len(verdict.critical)} of {verdict.expectations} expectations of suite {verdict.suite} failed critically: "

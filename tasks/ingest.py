@@ -25,7 +25,7 @@ from tasks.settings import Settings
 _ROWS_PER_CHUNK = 5_000_000
 _DAYS_NAMED = 5
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def plan_ingest(
@@ -62,10 +62,10 @@ def plan_ingest(
     changed_folders = {day for day, source in arrived.items() if not _is_current(settings, log, source, published)}
     work = [day for day in wanted if day in changed_folders or (day in loaded and not finished.holds(day, day))]
     if not work:
-        logger.info("%s: nothing to do, all %d days are ingested and their raw files unchanged", log.dataset, len(wanted))
+        _log.info("%s: nothing to do, all %d days are ingested and their raw files unchanged", log.dataset, len(wanted))
         return []
     chunks = _chunks(work, days_per_chunk, None if arrived.keys() & set(work) else loaded)
-    logger.info("%s: %d of %d days are new or changed, in %d chunks", log.dataset, len(work), len(wanted), len(chunks))
+    _log.info("%s: %d of %d days are new or changed, in %d chunks", log.dataset, len(work), len(wanted), len(chunks))
     return [{"first_day": str(first), "last_day": str(last)} for first, last in chunks]
 
 
@@ -90,7 +90,7 @@ def plan_partition(settings: Settings, log: LogSchema, earliest_day: date, day: 
     """
     _check_request(settings, log, day, day)
     changed = _changed_folders(settings, log, earliest_day, day - timedelta(days=1))
-    logger.info("%s %s: %d days since %s are new or changed", log.dataset, day, len(changed), earliest_day)
+    _log.info("%s %s: %d days since %s are new or changed", log.dataset, day, len(changed), earliest_day)
     days = [str(source.day) for source in changed] + [str(day)]
     return [{"first_day": each, "last_day": each} for each in days]
 
@@ -139,7 +139,7 @@ def ingest_chunk(
     with turns.taken(settings, f"ingest-{log.dataset}"):  # two chunks may touch one curated day, by late rows
         sources = _changed_sources(settings, log, first_day, last_day)
         if not sources:
-            logger.info("%s %s to %s: nothing to do, the raw files are unchanged", log.dataset, first_day, last_day)
+            _log.info("%s %s to %s: nothing to do, the raw files are unchanged", log.dataset, first_day, last_day)
             return publication.summaries(settings, log, curated.days(settings, log, first_day, last_day))
         return _ingest(settings, log, sources, (first_day, last_day), now or datetime.now(UTC))
 
@@ -420,4 +420,4 @@ def _acknowledge(
     else:
         receipt.write_daily(settings, log, source, rows, landed)
     late = sum(part.measures.rows for part in parts if source.day is not None and part.day != source.day)
-    logger.info("%s %s: %s rows read, %s quarantined, %s duplicates, %s late", log.dataset, source.name, *rows.values(), late)
+    _log.info("%s %s: %s rows read, %s quarantined, %s duplicates, %s late", log.dataset, source.name, *rows.values(), late)

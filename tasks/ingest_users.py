@@ -24,7 +24,7 @@ _COPIES, _ROWS, _PART = "/copies", "/rows", "/part"  # by their first letter no 
 _NAMED = 5
 _FIRST_INEXACT = 2.0**53  # from here on not every integer is a float
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def ingest_users(settings: Settings) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def ingest_users(settings: Settings) -> dict[str, Any]:
 
 
 def _skipped(why: str) -> dict[str, Any]:
-    logger.info("users: %s", why)
+    _log.info("users: %s", why)
     return {"skipped": why}
 
 
@@ -97,7 +97,7 @@ def _columns(settings: Settings, source: Source, footers: Sequence[Footer]) -> d
         if name != USER_ID and column in first_file and not (_NAME.fullmatch(name) and column in attributes)
     }
     if left_out:
-        logger.warning(
+        _log.warning(
             "users: left out %s: an attribute is a string, integer, boolean or whole-number column, named by letters, digits, '_', '-', "
             "'.' and spaces; %s can give a column another name",
             ", ".join(f"{name} ({file})" for name, file in sorted(left_out.items())),
@@ -123,7 +123,7 @@ def _without_fractions(tables: Sequence[Table], columns: Mapping[str, str]) -> d
     }
     if measured:
         named = ", ".join(sorted(measured))
-        logger.warning("users: left out %s: not all of its numbers are whole; deliver classes of them, as strings, to predict it", named)
+        _log.warning("users: left out %s: not all of its numbers are whole; deliver classes of them, as strings, to predict it", named)
     return {name: column for name, column in columns.items() if name not in measured}
 
 
@@ -221,7 +221,7 @@ def _publish(settings: Settings, users: Table, columns: list[str], rows: dict[st
     manifest.write(published)
     for stale in set(storage.list_names(uri)) - {name, manifest.MANIFEST}:
         storage.remove(storage.join(uri, stale))
-    logger.info("users: %s", ", ".join(f"{count} {what}" for what, count in rows.items()))
+    _log.info("users: %s", ", ".join(f"{count} {what}" for what, count in rows.items()))
     return published
 
 

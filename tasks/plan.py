@@ -14,7 +14,7 @@ from tasks.validated import Published, days_to_validate, is_any_validated, is_re
 # What names the run, not the model: the days come in by their partitions.
 _NOT_FINGERPRINTED = {"force", "first_day", "last_day"}
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def plan_validation(settings: Settings, config: ValidateConfig, partition_day: date | None) -> dict[str, list[str]]:
@@ -66,7 +66,7 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
     )
     version = tracking.find_version(settings, fingerprint)
     skip = f"already trained as version {version.number}: the same partitions, users, config and code" if version else None
-    logger.info("%s to %s, fingerprint %s: %s", days[0], days[-1], fingerprint[:16], skip or "to be trained")
+    _log.info("%s to %s, fingerprint %s: %s", days[0], days[-1], fingerprint[:16], skip or "to be trained")
     return {
         "fingerprint": fingerprint,
         "days": [str(days[0]), str(days[-1])],
@@ -93,7 +93,7 @@ def _validated_days(settings: Settings, config: TrainConfig, partitions: Publish
         )
     _tell_days_without_logs(days)
     if later := len(published) - len(days):
-        logger.info("%d published days after %s are left for the next training: they are not validated yet", later, days[-1])
+        _log.info("%d published days after %s are left for the next training: they are not validated yet", later, days[-1])
     return days
 
 
@@ -101,7 +101,7 @@ def _tell_days_without_logs(days: list[date]) -> None:
     """A day that no log has may be one that nobody used the app, or one whose export failed for all logs: only a reader can tell."""
     missing = [day for before, after in pairwise(days) for day in _between(before, after)]
     if missing:
-        logger.warning(
+        _log.warning(
             "%d of the %d days from %s to %s have no log of any kind: %s; if there are logs of them, ingest them and train again",
             len(missing),
             len(missing) + len(days),

@@ -45,7 +45,7 @@ _AUDITED = (
     "negative_durations",
 )
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,6 @@ def _publish_day(
 def _withdraw(settings: Settings, log: LogSchema, day: Day) -> None:
     """Unpublish a day that no source contributes to any longer: its manifest goes first."""
     uri = curated.partition_uri(settings, log, day.day)
-    logger.warning("%s %s: no source has rows of this day any longer; it is withdrawn", log.dataset, day.day)
+    _log.warning("%s %s: no source has rows of this day any longer; it is withdrawn", log.dataset, day.day)
     storage.remove(storage.join(uri, manifest.MANIFEST))
     storage.remove(uri)

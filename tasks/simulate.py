@@ -23,7 +23,7 @@ from tasks.settings import Settings
 
 SIMULATION = "simulation.json"
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _LOGS = (APP_LOGS.dataset, ITEM_LOGS.dataset)
 _USERS_FILE = f"{USERS}.parquet"
 _PART = "part-0.parquet"
@@ -42,7 +42,7 @@ def simulate(settings: Settings, config: SimulationConfig) -> dict[str, Any]:
     there = _read(settings.raw)
     days = [config.last_day - timedelta(days=back) for back in reversed(range(config.num_days))]
     if there is not None and there.digest == digest and _is_whole(there):
-        _LOGGER.info("%s already holds this world (digest %s): nothing to do", settings.raw, digest[:12])
+        _log.info("%s already holds this world (digest %s): nothing to do", settings.raw, digest[:12])
         return there.model_dump(mode="json")
     _refuse_foreign_files(settings.raw, there)
 
@@ -58,7 +58,7 @@ def simulate(settings: Settings, config: SimulationConfig) -> dict[str, Any]:
 
     manifest = manifest.model_copy(update={"rows": rows, "facts": facts | {"finished": True}})
     _write(manifest)
-    _LOGGER.info("wrote %s to %s into %s: %s", days[0], days[-1], settings.raw, rows)
+    _log.info("wrote %s to %s into %s: %s", days[0], days[-1], settings.raw, rows)
     return manifest.model_dump(mode="json")
 
 

@@ -29,7 +29,7 @@ _NEVER = -1_000_000  # before any day that dates can name
 _IDS_AT_ONCE = 2_000_000
 _NOT_CHECKED = {"first_day", "last_day"}
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def validate_range(settings: Settings, days: Sequence[date], config: ValidateConfig) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
         known = published_days(settings, some[0] - timedelta(days=limits.reference_days), some[-1])
         _judge(settings, limits, _references(settings, known, some), some)
     if not open_days:
-        logger.info("nothing to do: %d days are validated as they stand", len(days))
+        _log.info("nothing to do: %d days are validated as they stand", len(days))
     return [manifest.read(validated_uri(settings, day)).model_dump(mode="json") for day in days]
 
 
@@ -109,7 +109,7 @@ def _references(settings: Settings, published: Published, days: Sequence[date]) 
     validated = {day for day in others if is_validated(settings, published, day)}
     left_out = others - validated if validated else {day for day in others if is_refused(settings, published, day)}
     if left_out:
-        logger.warning("%d days that are not validated as they stand are not compared with: %s", len(left_out), named(sorted(left_out)))
+        _log.warning("%d days that are not validated as they stand are not compared with: %s", len(left_out), named(sorted(left_out)))
     return {view: {day: each for day, each in found.items() if day not in left_out} for view, found in published.items()}
 
 
@@ -155,7 +155,7 @@ def _judge(settings: Settings, config: ValidateConfig, published: Published, day
         _write(settings, config, published, day, rows[day], verdict)
     unreferenced = [day for day in days if day == first_known]
     if unreferenced:
-        logger.info("%s has no days before it: volume, categories and last event are not compared", unreferenced[0])
+        _log.info("%s has no days before it: volume, categories and last event are not compared", unreferenced[0])
 
 
 def _metrics(

@@ -13,7 +13,7 @@ from tasks.settings import Settings
 
 _NAMED = 5
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Published = dict[View, dict[date, Manifest]]
 
@@ -33,10 +33,10 @@ def days_to_validate(settings: Settings, config: ValidateConfig) -> list[date]:
         left_out = [day for day in days if day not in complete]
         if len(days) == 1:
             check_published(settings, published, days)
-        logger.warning("%d days lack one of the logs and are left out: %s", len(left_out), named(left_out))
+        _log.warning("%d days lack one of the logs and are left out: %s", len(left_out), named(left_out))
     open_days = [day for day in complete if not is_validated(settings, published, day)]
     if not open_days:
-        logger.info("nothing to do: all %d published days are validated as they stand", len(complete))
+        _log.info("nothing to do: all %d published days are validated as they stand", len(complete))
     return open_days
 
 
