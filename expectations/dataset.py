@@ -3,13 +3,17 @@
 from great_expectations import ExpectationSuite
 from great_expectations.expectations import ExpectColumnValuesToBeBetween
 
+_MOST_RETURNING = 0.2  # the simulated worlds, in which nobody means to return, come to 0.18 by chance
+
 
 def suite(min_users: int) -> ExpectationSuite:
     """Checks on a dataset before anything is trained on it.
 
     Columns: ``dataset`` (its id), ``num_users``, ``num_train``, ``num_validation``, ``num_test``, ``split_mismatch`` (users less
     the three), ``leak_violations`` (inputs not older than their label), ``null_tokens`` (PAD inside a history),
-    ``events_after_cut``, ``unknown_share`` (of training events), ``empty_histories`` (users without any event).
+    ``events_after_cut``, ``unknown_share`` (of training events), ``empty_histories`` (users without any event),
+    ``returning_share`` (of the users with held-out events, whose test target is of an item that they had met; null where nothing is held
+    out, or such items may be recommended).
     """
     rebuild = {"remedy": "do not train on it: rebuild the dataset, and report the leak if it comes back"}
     few = {"remedy": "ingest more days or users, or lower min_users"}
@@ -28,6 +32,15 @@ def suite(min_users: int) -> ExpectationSuite:
             ),
             ExpectColumnValuesToBeBetween(
                 column="unknown_share", max_value=0.2, severity="warning", meta={"remedy": "lower min_count to know more apps and items"}
+            ),
+            ExpectColumnValuesToBeBetween(
+                column="returning_share",
+                max_value=_MOST_RETURNING,
+                severity="warning",
+                meta={
+                    "remedy": "people return to items here: switch mask_seen off in the form; with it, such targets are ranked against new "
+                    "items alone, and no recommendation ever is of an item that its user has met"
+                },
             ),
         ],
     )

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mfn_core.config import DatasetConfig
+from mfn_core.config import DatasetConfig, TrainingConfig
 from mfn_core.data import fitting, window
 from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
 from mfn_core.data.batching import HELD_OUT_EVENTS
@@ -278,6 +278,7 @@ def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerpr
     from expectations.dataset import suite
 
     name = f"dataset-{fingerprint[:16]}"
+    may_return = isinstance(config, TrainingConfig) and not config.mask_seen
     row = {
         "dataset": name,
         "num_users": summary.users,
@@ -288,8 +289,10 @@ def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerpr
         "events_after_cut": summary.events_after_cut,
         "unknown_share": summary.unknown_share,
         "empty_histories": summary.empty_users,
+        "returning_share": None if may_return else summary.returning_share,
     }
-    return audit.judge(pd.DataFrame([row]), suite(config.min_users), name, settings)
+    frame = pd.DataFrame([row]).astype({"returning_share": float})
+    return audit.judge(frame, suite(config.min_users), name, settings)
 
 
 def _rows(summary: Summary, vocabularies: Vocabularies) -> dict[str, int]:

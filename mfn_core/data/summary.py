@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfn_core.data.batching import held_out_events
+from mfn_core.data.batching import HELD_OUT_EVENTS, held_out_events
 from mfn_core.data.dataset import MISSING, Shard
 from mfn_core.data.fitting import training_events
 from mfn_core.data.histories import Histories, ViewHistories
@@ -40,6 +40,11 @@ class Summary:
     def unknown_share(self) -> float:
         """Share of the training events whose id is in no vocabulary."""
         return self.unknown_events / max(1, self.macro_events + self.micro_events - self.held_out_events)
+
+    @property
+    def returning_share(self) -> float | None:
+        """Share of the users with held-out events whose test target is of an item they had met; None where there are no such users."""
+        return self.returning_targets * HELD_OUT_EVENTS / self.held_out_events if self.held_out_events else None
 
 
 def summarize(shards: Iterable[Shard], window: Window) -> Summary:

@@ -36,6 +36,11 @@ def test_a_test_target_that_its_user_had_met_is_counted_once(shard: Shard) -> No
     ids = np.array([3, 2, 3, 3], np.int32)
     returning = replace(shard, histories=replace(shard.histories, micro=replace(shard.histories.micro, ids=ids)))
     assert _summary(returning).returning_targets == 1
+    assert _summary(returning).returning_share == 1  # of ann alone: bob has nothing held out
+
+
+def test_where_nothing_is_held_out_no_share_returns() -> None:
+    assert Summary().returning_share is None
 
 
 def test_shards_add_up(shard: Shard) -> None:

@@ -1,13 +1,22 @@
 """Every suite accepts the frame it describes, and each of its limits, broken alone, is found."""
 
+from typing import get_args
+
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 from expectations import dataset, day, log_partition, scores, users
+from mfn_core.config import SimulationConfig
 from mfn_core.data.attributes import MAX_AUTO_CLASSES
+from mfn_core.data.dataset import Shard
+from mfn_core.data.summary import summarize
+from mfn_core.data.window import Window
 from mfn_core.errors import AuditError
-from mfn_core.schema import APP_LOGS
+from mfn_core.schema import APP_LOGS, USER_ID
+from mfn_core.simulation import simulate
 from tasks import audit
+from tests.factories import app_log, dataset_of
 
 _DAY = {"min_volume_ratio": 0.2, "max_volume_ratio": 5.0, "max_new_category_share": 0.2, "min_user_overlap": 0.1}
 SUITES = {
@@ -30,6 +39,7 @@ GOOD = {
     "day": _DAY_ROW,
     "day, failing on drift": _DAY_ROW,
     "dataset": {"dataset": "d", "num_users": 100, "num_train": 80, "num_validation": 10, "num_test": 10, "unknown_share": 0.0}
+    | {"returning_share": 0.2}
     | _DATASET_FAULTS,
     "scores": {"scores": "s", "users": 5, "largest_sum_error": 0.0, "mean_activity": 0.4} | _SCORE_FAULTS,
 }
@@ -67,6 +77,7 @@ WARNING = [
     ("day", "volume_ratio", 0.1),
     ("day", "silent_hours", 7.0),
     ("dataset", "unknown_share", 0.5),
+    ("dataset", "returning_share", 0.21),
     ("scores", "without_items", 1),
 ]
 
@@ -111,3 +122,15 @@ def test_every_other_limit_is_a_warning(name, settings):
     frame, named = rows_broken(name, WARNING)
     verdict = audit.judge(frame, SUITES[name](), name, settings)
     assert [each for each in named if not any(warning.startswith(each) for warning in verdict.warnings)] == []
+
+
+def test_no_simulated_world_is_taken_for_one_where_people_return_to_items(settings):
+    rows = []
+    for world in get_args(SimulationConfig.model_fields["world"].annotation):
+        logs = simulate(SimulationConfig(world=world))
+        users = pc.unique(logs.item_logs[USER_ID]).to_pylist()
+        data = dataset_of(app_log([]), logs.item_logs, users=users)
+        shard = Shard(data.histories, data.split_B, data.activity_B, data.activity_time_B, data.attributes_BA)
+        rows.append(GOOD["dataset"] | {"dataset": world, "returning_share": summarize([shard], Window(0, None, "")).returning_share})
+    verdict = audit.judge(pd.DataFrame(rows), SUITES["dataset"](), "worlds", settings)
+    assert verdict.warnings == ()

@@ -4,6 +4,7 @@ The logs run from Monday 2026-03-02 to Sunday 2026-03-29; with a horizon of 7 da
 ``u00`` … ``u29`` opened one app on the first day, so that every split has someone; every second of them reads an item after the cut.
 """
 
+import re
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,6 +28,7 @@ from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, PARTITION, SPLITS, 
 from tasks import build_dataset as module
 from tasks import curated, manifest, storage
 from tasks.build_dataset import build_dataset
+from tasks.dag_configs import TrainConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 from tests.factories import Event, app_log, item_log, planned
@@ -283,6 +285,20 @@ def test_a_dataset_that_fails_its_audit_is_not_left_behind(store: Settings, monk
     with pytest.raises(AuditError, match="leak_violations"):
         _build(store)
     assert storage.list_names(storage.join(store.store, "datasets")) == []
+
+
+def test_targets_that_return_are_warned_of_where_seen_items_are_masked(
+    store: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        module, "summarize", lambda shards, window: replace(summarize(shards, window), held_out_events=10, returning_targets=2)
+    )
+    (warning,) = _build(store)[0]["facts"]["verdict"]["warnings"]
+    assert re.match(r"returning_share = 0\.4 .*, expected at most 0\.2 \(people return to items here: switch mask_seen off", warning)
+    assert warning in caplog.text
+
+    unmasked = TrainConfig(min_users=10, num_shards=2, mask_seen=False)
+    assert build_dataset(store, unmasked, planned(store, "f" * 64))["facts"]["verdict"]["warnings"] == []
 
 
 def test_users_of_few_items_leave_recommendation_out(settings: Settings) -> None:
