@@ -1,11 +1,14 @@
 """Settings come from MFN_ variables; a misspelt one is an error."""
 
+import json
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from mfn_core.errors import ConfigError
-from tasks.settings import load_settings
+from tasks.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +58,17 @@ def test_a_list_that_is_no_json_is_told_how_it_is_written(monkeypatch: pytest.Mo
 
     with pytest.raises(ConfigError, match=r"^MFN_VIEWS='micro': Expecting value.* it is JSON, a list as \[\"micro\"\]"):
         load_settings()
+
+
+def test_the_readme_has_the_defaults_of_the_code() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"^\| (`MFN_.*`) \| (.*) \| .* \|$", readme, re.MULTILINE)
+    told = {name.lower(): default for names, default in rows for name in re.findall(r"MFN_(\w+)", names)}
+    assert len(told) > 10
+    for name, default in told.items():
+        field = Settings.model_fields[name]
+        if field.default == "":  # the description says what stands for it
+            assert f"Empty: {default.replace('`', '')}." in str(field.description)
+        else:
+            value = field.default
+            assert default == f"`{value if isinstance(value, str | date) else json.dumps(value)}`"
