@@ -22,30 +22,34 @@ Ratios carry to other machines better than rates do.*
 class Target:
     """What a figure should reach."""
 
+    words: str
     limit: float
     at_most: bool = False
 
     def said(self) -> str:
         return f"{'≤' if self.at_most else '≥'} {_number(self.limit)}"
 
-    def is_met(self, value: float) -> bool:
-        return value <= self.limit if self.at_most else value >= self.limit
+    def verdict(self, value: float) -> str:
+        is_met = value <= self.limit if self.at_most else value >= self.limit
+        return "met" if is_met else "**not met**"
 
 
 TARGETS: Mapping[str, Target] = {
-    "train_targets_per_s_vs_best_peer": Target(3),
-    "train_targets_per_s_vs_recbole": Target(150),
-    "ndcg10_minus_best_peer_equal_time": Target(0),
-    "eval_users_per_s_vs_replay": Target(2),
-    "mfn_step_fraction_bf16_roofline": Target(0.25),
-    "mfn_step_fraction_fp32_roofline": Target(0.5),
-    "gpu_users_per_s_sampled_b256": Target(150_000),
-    "gpu_users_per_s_full_50k": Target(85_000),
-    "gpu_fraction_fused_roofline_b4096": Target(0.5),
-    "etl_rows_per_s": Target(5_000_000),
-    "audit_time_vs_duckdb": Target(2, at_most=True),
-    "score_time_vs_forward": Target(1.5, at_most=True),
-    "serve_p50_ms": Target(10, at_most=True),
+    "train_targets_per_s_vs_best_peer": Target(
+        "training of SASRec: targets a second, as a multiple of the faster of RecTools and RePlay", 3
+    ),
+    "train_targets_per_s_vs_recbole": Target("training of SASRec: targets a second, as a multiple of RecBole's", 150),
+    "ndcg10_minus_best_peer_equal_time": Target("training of SASRec: NDCG@10 after equal seconds, less that of the best peer", 0),
+    "eval_users_per_s_vs_replay": Target("full ranking: users a second, as a multiple of RePlay's", 2),
+    "mfn_step_fraction_bf16_roofline": Target("training step on a CPU in bfloat16: share of what the processor can do", 0.25),
+    "mfn_step_fraction_fp32_roofline": Target("training step on a CPU in float32: share of what the processor can do", 0.5),
+    "gpu_users_per_s_sampled_b256": Target("training step on a GPU, items sampled, 256 users a step: users a second", 150_000),
+    "gpu_users_per_s_full_50k": Target("training step on a GPU, all of 50,000 items scored: users a second", 85_000),
+    "gpu_fraction_fused_roofline_b4096": Target("training step on a GPU, 4,096 users a step: share of what the GPU can do", 0.5),
+    "etl_rows_per_s": Target("raw Parquet to histories: rows a second", 5_000_000),
+    "audit_time_vs_duckdb": Target("audit of a day: time, as a multiple of plain DuckDB's", 2, at_most=True),
+    "score_time_vs_forward": Target("batch scoring: time, as a multiple of the bare forward pass's", 1.5, at_most=True),
+    "serve_p50_ms": Target("answer to one user, median: milliseconds", 10, at_most=True),
 }
 
 
@@ -62,12 +66,25 @@ def records() -> list[dict[str, Any]]:
 
 def page(found: list[dict[str, Any]]) -> str:
     """The page, in Markdown."""
-    measured = {key: value for each in found for key, value in each["figures"].items() if value is not None}
-    missing = [key for key in TARGETS if key not in measured]
-    parts = [_HEAD, *map(_section, found)]
-    if missing:
-        parts.append("## Not measured\n\n" + "".join(f"- `{key}`, target {TARGETS[key].said()}\n" for key in missing))
-    return "\n".join(parts)
+    return "\n".join([_HEAD, _answers(found), *map(_section, found)])
+
+
+def _answers(found: list[dict[str, Any]]) -> str:
+    """Every target beside each record that measured it; one that none did is told too."""
+    lines = ["## In short", "", "| figure | value | target | verdict | record |", "| --- | --- | --- | --- | --- |"]
+    for key, target in TARGETS.items():
+        of_key = [each for each in found if key in each["figures"]]
+        measured = [each for each in of_key if each["figures"][key] is not None]
+        for record in measured:
+            value = record["figures"][key]
+            lines.append(f"| {target.words} | {_number(value)} | {target.said()} | {target.verdict(value)} | {_link(record)} |")
+        if not measured:
+            lines.append(f"| {target.words} | | {target.said()} | not measured |{' '.join(['', *map(_link, of_key)])} |")
+    return "\n".join([*lines, ""])
+
+
+def _link(record: Mapping[str, Any]) -> str:
+    return f"[{record['name']}](#{record['name']})"
 
 
 def _section(record: Mapping[str, Any]) -> str:
@@ -90,7 +107,7 @@ def _section(record: Mapping[str, Any]) -> str:
 
 def _row(key: str, value: float | None) -> str:
     target = TARGETS.get(key)
-    verdict = "" if target is None or value is None else " met" if target.is_met(value) else " **not met**"
+    verdict = "" if target is None or value is None else f" {target.verdict(value)}"
     return f"| `{key}` | {'not measured' if value is None else _number(value)} |{f' {target.said()}' if target else ''} |{verdict} |"
 
 
