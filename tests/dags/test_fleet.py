@@ -57,9 +57,8 @@ def test_the_fleet_is_what_the_documents_promise(fleet: dict[str, Any]) -> None:
     assert sorted(fleet["dags"]) == sorted(CONFIGS)
 
 
-def test_parsing_the_whole_folder_takes_under_two_seconds_and_imports_nothing_heavy(fleet: dict[str, Any]) -> None:
+def test_parsing_the_whole_folder_imports_nothing_heavy(fleet: dict[str, Any]) -> None:
     assert fleet["heavy"] == []
-    assert fleet["seconds"] < 2
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
