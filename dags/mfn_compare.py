@@ -10,7 +10,7 @@ missing: more seeds, more models, a model whose code has changed. It registers n
 - `InsufficientDataError`, days not validated: ingest and validate first.
 - `build_dataset`: `ArtifactError`, a day or the users table has changed since `plan`: clear `plan`, it plans anew.
 - `measure` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken, by a training or by another model.
-- `report`: `ArtifactError`, other users: RecBole's scores are of another dataset; run RecBole again or leave it out of `models`.
+- `measure`: `ArtifactError`, other users: RecBole's scores are of another dataset; run RecBole again or leave it out of `models`.
 """
 
 from datetime import timedelta
