@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.stepping import SteppedRun, operations_per_user, peak_operations_per_s, seconds_per_user, stepped_run
+from benchmarks.stepping import SteppedLearner, operations_per_user, peak_operations_per_s, seconds_per_user
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batch import Batch
 from mfn_core.data.dataset import Dataset
 from mfn_core.model import losses, masked
-from mfn_core.training import graphs, loop
-from mfn_core.training.resident import ResidentHistories
+from mfn_core.training import graphs
+from mfn_core.training.learner import Learner
+from mfn_core.training.lessons import train_labels
+from mfn_core.training.resident import ResidentHistories, Rows
 
 FIGURES = ("gpu_users_per_s_sampled_b256", "gpu_users_per_s_full_50k", "gpu_fraction_fused_roofline_b4096")
 _TOLERANCE = 1e-3  # relative, of the loss and of the gradient in float32
@@ -102,13 +104,13 @@ def measure_step(folder: str, device: Any, batch_size: int, num_negatives: int |
     """Users a second, operations a user, and their share of what matrix products reach here, in bfloat16."""
     dataset = Dataset.open(Path(folder))
     config = TrainingConfig(device=device, precision="bfloat16", batch_size=batch_size, num_negatives=num_negatives)
-    run = stepped_run(dataset, _COUNTS, config)
+    learner = SteppedLearner(dataset, _COUNTS, config)
     steps_per_epoch = -(-len(dataset) // batch_size)
     if not is_recorded:
         graphs._STEPS_BEFORE_RECORDING = 10**9
-    operations = operations_per_user(run, _OPERATIONS_STEPS)
+    operations = operations_per_user(learner, _OPERATIONS_STEPS)
     warm_up = min(_WARM_UP_EPOCHS * steps_per_epoch, _MOST_WARM_UP)
-    seconds = seconds_per_user(run, max(2 * steps_per_epoch, _LEAST_STEPS), warm_up if is_recorded else steps_per_epoch)
+    seconds = seconds_per_user(learner, max(2 * steps_per_epoch, _LEAST_STEPS), warm_up if is_recorded else steps_per_epoch)
     peak = peak_operations_per_s(device, torch.bfloat16, size=8192 if device == "cuda" else 512)
     return {
         "users_per_s": 1 / seconds,
@@ -116,7 +118,7 @@ def measure_step(folder: str, device: Any, batch_size: int, num_negatives: int |
         "gflop_per_user": operations / 1e9,
         "peak_tflops": peak / 1e12,
         "fraction": operations / seconds / peak,
-        "graphs": run._resident_steps.num_graphs if run._resident_steps else 0,
+        "graphs": learner.resident_steps.num_graphs if learner.resident_steps else 0,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0,
     }
 
@@ -142,21 +144,21 @@ def hold_against_cpu(folder: Path, device: Any) -> dict[str, float]:
 
 def _loss_and_gradient(dataset: Dataset, device: Any, *, is_resident: bool) -> tuple[float, Tensor]:
     network_config = _COUNTS.model_copy(update={"dropout": 0.0})
-    run = stepped_run(dataset, network_config, TrainingConfig(device=device, precision="float32", batch_size=256))
-    positions = np.arange(min(256, len(run._rows)))
-    batch, num_targets = run._collate(positions), None
+    learner = Learner(dataset, network_config, TrainingConfig(device=device, precision="float32", batch_size=256))
+    positions = np.arange(min(256, len(learner.rows)))
+    batch, num_targets = learner.collate(positions), None
     if is_resident:
-        batch, num_targets = _resident_batch(run, network_config, run._rows[positions])
-    loss = loop._Run._losses(run, batch, num_targets).total
+        batch, num_targets = _resident_batch(dataset, network_config, learner.rows[positions], learner.device)
+    loss = learner.losses(batch, num_targets).total
     loss.backward()
-    gradients = [parameter.grad.flatten().cpu() for parameter in run._network.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad.flatten().cpu() for parameter in learner.network.parameters() if parameter.grad is not None]
     return loss.item(), torch.cat(gradients)
 
 
-def _resident_batch(run: SteppedRun, config: NetworkConfig, rows: Any) -> tuple[Batch, int]:
-    histories = ResidentHistories(run._dataset, config, run._activity_B, run._attributes_BA, run.device)
+def _resident_batch(dataset: Dataset, config: NetworkConfig, rows: Rows, device: torch.device) -> tuple[Batch, int]:
+    histories = ResidentHistories(dataset, config, *train_labels(dataset), device)
     shape = histories.shape(rows)
-    return histories.batch(torch.from_numpy(rows).to(run.device), shape), shape.num_targets
+    return histories.batch(torch.from_numpy(rows).to(device), shape), shape.num_targets
 
 
 def measure_losses(device: Any, num_positions: int = 10_240, num_items: int = 50_002, width: int = 128) -> dict[str, float]:

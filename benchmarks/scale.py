@@ -70,20 +70,23 @@ def measure(folder: str, threads: int, steps: int) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from benchmarks.stepping import seconds_per_user, stepped_run
+    from benchmarks.stepping import SteppedLearner, seconds_per_user
     from mfn_core.config import NetworkConfig, TrainingConfig
     from mfn_core.data.batching import HELD_OUT_EVENTS
     from mfn_core.data.dataset import Dataset
     from mfn_core.inference.predictor import Predictor
     from mfn_core.model.bundle import Bundle
+    from mfn_core.training.lessons import digest
 
     torch.set_num_threads(threads)
     began = time.perf_counter()
     dataset = Dataset.open(Path(folder))
-    run = stepped_run(dataset, NetworkConfig(), TrainingConfig(device="cpu"))
+    network_config = NetworkConfig()
+    learner = SteppedLearner(dataset, network_config, TrainingConfig(device="cpu"))
+    digest(dataset)  # by which a run knows its checkpoint
     prepare = time.perf_counter() - began
-    train = seconds_per_user(run, steps)
-    predictor = Predictor(Bundle(run._network, run._network_config, dataset.vocabularies, dict(dataset.attribute_classes), {}), "cpu")
+    train = seconds_per_user(learner, steps)
+    predictor = Predictor(Bundle(learner.network, network_config, dataset.vocabularies, dict(dataset.attribute_classes), {}), "cpu")
     rows = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)[:_RANKED_USERS]
     began = time.perf_counter()
     predictor.rank_targets(dataset.histories, rows, dataset.held_out_B, prefix="test")

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.record import in_process, write
-from benchmarks.stepping import operations_per_user, peak_operations_per_s, seconds_per_user, stepped_run
+from benchmarks.stepping import SteppedLearner, operations_per_user, peak_operations_per_s, seconds_per_user
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.dataset import Dataset
@@ -72,8 +72,8 @@ def measure_step(folder: str, device: Any, precision: Any, batch_size: int, step
         torch.set_num_threads(threads)
     dataset = Dataset.open(Path(folder))
     config = TrainingConfig(device=device, precision=precision, batch_size=batch_size)
-    seconds = seconds_per_user(stepped_run(dataset, NetworkConfig(), config), steps)
-    operations = operations_per_user(stepped_run(dataset, NetworkConfig(), config), steps)
+    seconds = seconds_per_user(SteppedLearner(dataset, NetworkConfig(), config), steps)
+    operations = operations_per_user(SteppedLearner(dataset, NetworkConfig(), config), steps)
     peak = peak_operations_per_s(device, getattr(torch, precision))
     return {
         "users_per_s": 1 / seconds,

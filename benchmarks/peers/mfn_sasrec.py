@@ -9,10 +9,8 @@ what the network reaches without the tables.
 """
 
 import argparse
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.program import DROPOUT, FEED_FORWARD_FACTOR, LEARNING_RATE, Meter, parser, ranked, write
@@ -25,7 +23,7 @@ def main(options: argparse.Namespace) -> None:
     # Imported late, as the worker does: memory is allocated by the rules above from the first tensor on.
     import torch
 
-    from benchmarks.peers.metered_run import MeteredRun
+    from benchmarks.peers.metered_learner import MeteredLearner
     from mfn_core.config import NetworkConfig, TrainingConfig
     from mfn_core.data.batching import HELD_OUT_EVENTS
     from mfn_core.data.dataset import Dataset
@@ -51,21 +49,19 @@ def main(options: argparse.Namespace) -> None:
         device="cpu",
         precision=options.precision,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        run = MeteredRun(dataset, network_config, config, Path(scratch), lambda _: None)
-        run.meter = meter
-        run.train()
-    facts: dict[str, Any] = meter.figures() | {"epochs": meter.epochs(len(run._rows))}
+    learner = MeteredLearner(dataset, network_config, config, meter)
+    learner.train()
+    facts: dict[str, Any] = meter.figures() | {"epochs": meter.epochs(len(learner.rows))}
     if options.rank:
         began = time.perf_counter()
-        predictor = run.finished()
+        predictor = learner.finished()
         rows = (dataset.held_out_B == HELD_OUT_EVENTS).nonzero()[0]
         facts["finish_seconds"] = time.perf_counter() - began
         began = time.perf_counter()
         rank = partial(predictor.rank_targets, dataset.histories, rows, dataset.held_out_B, prefix="test")
         facts |= ranked(rank(), time.perf_counter() - began)
-        run._network.blend.shares_K.zero_()
-        run._network.blend.popularity_share.zero_()
+        learner.network.blend.shares_K.zero_()
+        learner.network.blend.popularity_share.zero_()
         facts["ndcg10_alone"] = figures(rank())["ndcg10"]
     write(options, facts, ("torch", "numpy"))
 

@@ -4,7 +4,7 @@ A loss without a label in the batch is 0. The default network's readers and affi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ class Losses:
     activity: Tensor
     attribute: Tensor
     mutual_information: Tensor
+
+
+LOSS_NAMES = tuple(field.name for field in fields(Losses))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """From a dataset to the best weights: ``worker`` (the process) -> ``loop`` (epochs) -> ``labels``.
 
-An epoch goes through ``feed`` or, on a GPU, ``resident`` and ``graphs``, then ``validation``, ``blending`` and ``checkpoint``; a step
-through ``step`` and ``averaging``, with ``sampling`` and ``rows`` where a catalogue is large. ``encoders`` takes over those of another run.
+An epoch is a pass of ``learner`` over what ``lessons`` leaves, through ``feed`` or, on a GPU, ``resident`` and ``graphs``, summed by
+``tally`` and watched by ``divergence``; then come ``validation``, ``blending`` and ``checkpoint``, and an entry in the ``journal``. A step
+goes through ``step`` and ``averaging``, with ``sampling`` and ``rows`` where a catalogue is large, and ``ranks`` where processes share it.
+``encoders`` takes over those of another run; ``determinism`` is what a seed rests on.
 
 The folder of a run::
 

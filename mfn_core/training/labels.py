@@ -25,6 +25,7 @@ from mfn_core.model.experts import CountExpert
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.reader import LabelReader, Reader, read
 from mfn_core.schema import SPLITS
+from mfn_core.training.determinism import seed_generators
 from mfn_core.training.feed import feed
 
 _GROUP = 32  # users among whom a macro view must find its micro view
@@ -91,14 +92,14 @@ def learn_labels(
     done, total = 0, sum(len(reader.readers) for reader, _ in jobs)
     turns = _Turns(deadline, total + 1)
     if config.mutual_information_weight > 0:
-        _seed(config.seed, 0)
+        seed_generators(config.seed, 0, 0)
         _learn_affinity(network, evidence, is_train, turns)
     for number, (label_reader, label) in enumerate(jobs):
         judges = label.validation if len(label.validation) else label.train
         probabilities: list[Tensor] = []
         for place, reader in enumerate(label_reader.readers):
             assert isinstance(reader, Reader)
-            _seed(config.seed, 1 + number * len(label_reader.readers) + place)
+            seed_generators(config.seed, 0, 1 + number * len(label_reader.readers) + place)
             probabilities.append(_learn(network, reader, evidence, label, judges, config, turns))
             done += 1
             tick(done, total)
@@ -345,7 +346,3 @@ def _batches(rows: NDArray[np.int64], size: int, least: int) -> list[NDArray[np.
     """Cut in order; a last part of fewer than ``least`` rows is left out."""
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [part for part in parts if len(part) >= least]
-
-
-def _seed(seed: int, place: int) -> None:
-    torch.manual_seed(int(np.random.SeedSequence([seed, 0, place]).generate_state(1, np.uint64)[0]))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks import gpu, record, step
-from benchmarks.stepping import SteppedRun, stepped_run
 from benchmarks.synthetic import Size, write_dataset
+from mfn_core.training.learner import Learner
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,14 @@ def test_a_step_on_resident_histories_equals_one_on_a_collated_batch(folder: Pat
 def test_a_step_of_other_weights_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch):
     made = []
 
-    def changed(*arguments) -> SteppedRun:
-        made.append(stepped_run(*arguments))
+    def changed(*arguments) -> Learner:
+        made.append(Learner(*arguments))
         if len(made) == 2:
             with torch.no_grad():
-                made[1]._network.items.bias[2:5] += 1
+                made[1].network.items.bias[2:5] += 1
         return made[-1]
 
-    monkeypatch.setattr(gpu, "stepped_run", changed)
+    monkeypatch.setattr(gpu, "Learner", changed)
     with pytest.raises(AssertionError, match="a step on cpu is not the CPU's"):
         gpu.hold_against_cpu(folder, "cpu")
 

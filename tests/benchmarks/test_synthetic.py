@@ -1,6 +1,5 @@
 """The simulated datasets of the benchmarks, and the steps that are measured on them."""
 
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scale, stepping
-from benchmarks.stepping import WARM_UP_STEPS, SteppedRun, operations_of, operations_per_user, seconds_per_user, stepped_run
+from benchmarks.stepping import WARM_UP_STEPS, SteppedLearner, operations_of, operations_per_user, seconds_per_user
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.dataset import Dataset
@@ -22,8 +21,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("synthetic") / "dataset", Size(users=300, events=6, items=50, categories=4))
 
 
-def run_of(folder: Path, **training) -> SteppedRun:
-    return stepped_run(Dataset.open(folder), SMALL, TrainingConfig(device="cpu", batch_size=32, precision="float32", **training))
+def learner_of(folder: Path, **network) -> SteppedLearner:
+    training = TrainingConfig(device="cpu", batch_size=32, precision="float32")
+    return SteppedLearner(Dataset.open(folder), SMALL.model_copy(update=network), training)
 
 
 def test_a_dataset_has_the_size_that_was_asked_for(folder: Path):
@@ -49,19 +49,16 @@ def test_the_same_seed_draws_the_same_dataset(folder: Path, tmp_path: Path):
 
 
 def test_users_of_the_warm_up_are_not_counted(folder: Path):
-    run = run_of(folder)
+    learner = learner_of(folder)
     at_start = []
-    run.take(2, lambda: at_start.append(run.users))
+    learner.take(2, lambda: at_start.append(learner.users))
     assert at_start == [0]
-    assert run._taken == WARM_UP_STEPS + 2
-    assert 32 < run.users <= 64
+    assert learner.taken == WARM_UP_STEPS + 2
+    assert 32 < learner.users <= 64
 
 
 def test_operations_grow_with_the_width_of_the_products(folder: Path):
-    narrow = operations_per_user(run_of(folder), 1)
-    wide = operations_per_user(
-        stepped_run(Dataset.open(folder), SMALL.model_copy(update={"width": 32}), TrainingConfig(device="cpu", batch_size=32)), 1
-    )
+    narrow, wide = (operations_per_user(learner_of(folder, width=width), 1) for width in (16, 32))
     assert 0 < narrow < wide
 
 
@@ -76,9 +73,9 @@ def test_operations_are_those_of_the_events_the_targets_and_the_events_that_are_
 
 
 def test_the_seconds_of_the_steps_are_shared_by_their_users(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    run, clock = run_of(folder), iter([10.0, 16.0])
-    monkeypatch.setattr(stepping, "time", SimpleNamespace(perf_counter=clock.__next__, monotonic=time.monotonic))
-    assert seconds_per_user(run, 1) == 6.0 / run.users
+    learner, clock = learner_of(folder), iter([10.0, 16.0])
+    monkeypatch.setattr(stepping, "time", SimpleNamespace(perf_counter=clock.__next__))
+    assert seconds_per_user(learner, 1) == 6.0 / learner.users
 
 
 def test_an_exponent_is_the_slope_between_the_largest_points():

@@ -10,8 +10,11 @@ import torch
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.model.builder import build_network
 from mfn_core.model.losses import joint_loss, sequence_loss
-from mfn_core.training import graphs, loop
+from mfn_core.training import graphs
+from mfn_core.training.determinism import deterministic
 from mfn_core.training.graphs import GraphedStep, ResidentSteps
+from mfn_core.training.journal import Journal
+from mfn_core.training.learner import Learner
 from mfn_core.training.resident import ResidentHistories, Shape
 from mfn_core.training.sampling import sampling_of
 from tests.factories import app_log, dataset_of, item_log, patterned_dataset
@@ -77,48 +80,35 @@ NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_len
 TRAINING = TrainingConfig(batch_size=16, device="cpu", precision="float32", weight_decay=0.01)
 
 
-def run_of(folder, network, training, dataset=DATASET):
-    return loop._Run(dataset, network, training, folder, lambda progress: None)
+def losses_of(learner):
+    journal = Journal(TRAINING, lambda progress: None)
+    with deterministic(learner.device):
+        return [learner.learn(epoch, journal).losses for epoch in (1, 2, 3)]
 
 
-def losses_of(run):
-    with loop._deterministic(run.device):
-        return [run._learn(epoch, 0.0) for epoch in (1, 2, 3)]
+def learns_the_same_from_resident_histories(network, training=TRAINING, dataset=DATASET):
+    collated, resident = (Learner(dataset, network, training) for _ in range(2))
+    resident.keep_histories()
+    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-4)
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_a_run_on_resident_histories_learns_what_the_same_run_on_collated_batches_learns(tmp_path, preset):
-    network = NETWORK.model_copy(update={"preset": preset})
-    collated, resident = (run_of(tmp_path / name, network, TRAINING) for name in ("collated", "resident"))
-    labels = (resident._activity_B, resident._attributes_BA)
-    histories = ResidentHistories(DATASET, network, *labels, CPU, latest_macro=resident._is_paper)
-    resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
-    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-4)
+def test_on_resident_histories_is_learned_what_is_learned_on_collated_batches(preset):
+    learns_the_same_from_resident_histories(NETWORK.model_copy(update={"preset": preset}))
 
 
-def test_so_does_a_run_with_sampled_negatives(tmp_path):
-    training = TRAINING.model_copy(update={"num_negatives": 6})
-    collated, resident = (run_of(tmp_path / name, NETWORK, training) for name in ("collated", "resident"))
-    histories = ResidentHistories(DATASET, NETWORK, resident._activity_B, resident._attributes_BA, CPU)
-    resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
-    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-4)
+def test_so_it_is_with_sampled_negatives():
+    learns_the_same_from_resident_histories(NETWORK, TRAINING.model_copy(update={"num_negatives": 6}))
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
 @pytest.mark.parametrize("absent", ["macro", "micro"])
-def test_so_does_a_run_on_one_log(tmp_path, preset, absent):
+def test_so_it_is_on_one_log(preset, absent):
     events = [(user, f"x{position}", "c", f"2026-05-0{position + 1}T00:00:00") for user in "abcdef" for position in range(4)]
     logs = app_log([] if absent == "macro" else events), item_log([] if absent == "micro" else events)
     dataset = dataset_of(*logs, users="abcdef", activity=dict.fromkeys("abc", 0) | dict.fromkeys("def", 1))
-    network = NETWORK.model_copy(update={"preset": preset})
-    collated, resident = (run_of(tmp_path / name, network, TRAINING, dataset) for name in ("collated", "resident"))
-    labels = (resident._activity_B, resident._attributes_BA)
-    histories = ResidentHistories(dataset, network, *labels, CPU, latest_macro=resident._is_paper)
-    resident._resident_steps = ResidentSteps(histories, resident._step, CPU)
-    for ours, theirs in zip(losses_of(resident), losses_of(collated), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-4)
+    learns_the_same_from_resident_histories(NETWORK.model_copy(update={"preset": preset}), dataset=dataset)
 
 
 class NoAutocast(contextlib.nullcontext):
@@ -163,40 +153,40 @@ def test_every_user_is_learned_from_once_an_epoch():
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def on_gpu(folder, **update):
-    return run_of(folder, NETWORK, TRAINING.model_copy(update={"device": "cuda", **update}))
+def on_gpu(network=NETWORK, **update):
+    return Learner(DATASET, network, TRAINING.model_copy(update={"device": "cuda", **update}))
 
 
 @needs_gpu
-def test_recorded_steps_learn_what_steps_without_a_graph_learn(tmp_path, monkeypatch):
-    recorded = on_gpu(tmp_path / "recorded")
+def test_recorded_steps_learn_what_steps_without_a_graph_learn(monkeypatch):
+    recorded = on_gpu()
     first = losses_of(recorded)
-    assert recorded._resident_steps.num_graphs > 0
+    assert recorded.resident_steps.num_graphs > 0
     monkeypatch.setattr(graphs, "_STEPS_BEFORE_RECORDING", 1_000_000)
-    for ours, theirs in zip(first, losses_of(on_gpu(tmp_path / "plain")), strict=True):
+    for ours, theirs in zip(first, losses_of(on_gpu()), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 @needs_gpu
-def test_recorded_steps_draw_other_negatives_and_dropout_every_time(tmp_path):
-    run = run_of(tmp_path, NETWORK.model_copy(update={"dropout": 0.2}), TRAINING.model_copy(update={"device": "cuda", "num_negatives": 6}))
-    run._adam.step = lambda loss: loss.backward()  # the weights stay
-    rows = [run._rows[:16]] * 8
-    assert len({losses.cpu()[0].item() for losses in run._resident_steps(rows)}) == 8
+def test_recorded_steps_draw_other_negatives_and_dropout_every_time():
+    learner = on_gpu(NETWORK.model_copy(update={"dropout": 0.2}), num_negatives=6)
+    learner.adam.step = lambda loss: loss.backward()  # the weights stay
+    rows = [learner.rows[:16]] * 8
+    assert len({losses.cpu()[0].item() for losses in learner.resident_steps(rows)}) == 8
 
 
 @needs_gpu
-def test_a_gpu_learns_what_a_cpu_learns(tmp_path):
-    for ours, theirs in zip(losses_of(on_gpu(tmp_path / "gpu")), losses_of(run_of(tmp_path / "cpu", NETWORK, TRAINING)), strict=True):
+def test_a_gpu_learns_what_a_cpu_learns():
+    for ours, theirs in zip(losses_of(on_gpu()), losses_of(Learner(DATASET, NETWORK, TRAINING)), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 @needs_gpu
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_a_step_on_a_gpu_never_waits_for_it(tmp_path, preset):
-    run = run_of(tmp_path, NETWORK.model_copy(update={"preset": preset}), TRAINING.model_copy(update={"device": "cuda"}))
-    rows = run._rows[:16]
-    steps = run._resident_steps([rows, rows])
+def test_a_step_on_a_gpu_never_waits_for_it(preset):
+    learner = on_gpu(NETWORK.model_copy(update={"preset": preset}))
+    rows = learner.rows[:16]
+    steps = learner.resident_steps([rows, rows])
     next(steps)  # the optimizer makes its state
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -14,8 +14,10 @@ from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError, P
 from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import load_bundle
 from mfn_core.schema import SPLITS
-from mfn_core.training import loop
+from mfn_core.training import journal, learner, loop
+from mfn_core.training.learner import batch_size_of
 from mfn_core.training.loop import train
+from mfn_core.training.step import Adam
 from mfn_core.training.validation import Validation
 from tests.factories import app_log, dataset_of, item_log, patterned_dataset
 
@@ -89,8 +91,8 @@ def test_a_checkpoint_of_tables_updated_by_the_row_is_refused_where_they_are_upd
     training = TRAINING.model_copy(update={"max_epochs": 4, "num_negatives": 6})
     with pytest.raises(Killed):
         train(DATASET, NETWORK, training, tmp_path, kill_after_epoch(1))
-    sampling_of = loop.sampling_of
-    monkeypatch.setattr(loop, "sampling_of", lambda *arguments: (sampling_of(*arguments)[0], []))  # as in one of two processes
+    sampling_of = learner.sampling_of
+    monkeypatch.setattr(learner, "sampling_of", lambda *arguments: (sampling_of(*arguments)[0], []))  # as in one of two processes
     with pytest.raises(ArtifactError, match=r"made with table updates='by the row, as one process on a CPU makes them', but .*'dense'"):
         train(DATASET, NETWORK, training, tmp_path, ignore)
 
@@ -120,7 +122,7 @@ def goes_on_to_the_same_weights(tmp_path, network, epoch, training):
 
 def test_a_run_killed_while_the_labels_are_learned_goes_on_to_the_same_weights_bit_for_bit(tmp_path, monkeypatch):
     train(DATASET, NETWORK, TRAINING, tmp_path / "whole", ignore)
-    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(journal, "_SECONDS_BETWEEN_REPORTS", 0)
     with pytest.raises(Killed):
         train(DATASET, NETWORK, TRAINING, tmp_path / "resumed", kill_in_labels)
     train(DATASET, NETWORK, TRAINING, tmp_path / "resumed", ignore)
@@ -269,12 +271,12 @@ def test_the_default_keeps_the_average_of_its_weights(tmp_path, network, averagi
     ("num_users", "size"), [(10, 32), (48 * 32, 32), (48 * 60, 64), (48 * 100, 128), (48 * 200, 256), (1_000_000, 256)]
 )
 def test_an_empty_batch_size_gives_some_48_steps_an_epoch(num_users, size):
-    assert loop._batch_size(TrainingConfig(), NETWORK, num_users) == size
+    assert batch_size_of(TrainingConfig(), NETWORK, num_users) == size
 
 
 def test_an_empty_batch_size_is_the_sources_in_the_paper_preset_and_a_set_one_is_taken():
-    assert loop._batch_size(TrainingConfig(), PAPER, 10) == 256
-    assert [loop._batch_size(TrainingConfig(batch_size=7), network, 10) for network in (NETWORK, PAPER)] == [7, 7]
+    assert batch_size_of(TrainingConfig(), PAPER, 10) == 256
+    assert [batch_size_of(TrainingConfig(batch_size=7), network, 10) for network in (NETWORK, PAPER)] == [7, 7]
 
 
 def test_max_minutes_ends_the_run_after_the_epoch(tmp_path):
@@ -334,7 +336,7 @@ def test_a_run_that_goes_on_tells_its_last_epoch_again(tmp_path):
     ("network", "validation", "labels"), [(NETWORK, [1, 2], range(1, 9)), (PAPER, [1, 2, 3], [])], ids=["default", "paper"]
 )
 def test_progress_is_told_within_an_epoch_and_while_labels_are_learned(tmp_path, monkeypatch, network, validation, labels):
-    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(journal, "_SECONDS_BETWEEN_REPORTS", 0)
     reports = []
     train(DATASET, network, TRAINING.model_copy(update={"max_epochs": 1}), tmp_path, reports.append)
     assert [(report.phase, report.step) for report in reports] == [
@@ -346,13 +348,13 @@ def test_progress_is_told_within_an_epoch_and_while_labels_are_learned(tmp_path,
 
 @pytest.mark.parametrize(("settings", "name"), [(NETWORK, "sequence_loss"), (PAPER, "joint_loss")], ids=["default", "paper"])
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path, monkeypatch, settings, name):
-    steps, original = count(1), getattr(loop, name)
+    steps, original = count(1), getattr(learner, name)
 
     def diverging(*arguments):
         losses = original(*arguments)
         return replace(losses, total=losses.total * (float("nan") if next(steps) == 7 else 1))
 
-    monkeypatch.setattr(loop, name, diverging)
+    monkeypatch.setattr(learner, name, diverging)
     with pytest.raises(PermanentError, match=r"epoch 2, step 3 of 4: total=nan, next_item=\d.*learning_rate=0\.001.*lower"):
         train(DATASET, settings, TRAINING, tmp_path, ignore)
 
@@ -360,14 +362,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path, mon
 @EITHER
 def test_weights_that_the_last_step_broke_end_training_before_they_are_saved(tmp_path, monkeypatch, network):
     taken = count(1)
-    take = loop.Adam.step
+    take = Adam.step
 
     def broken(adam, loss):
         take(adam, loss)
         if next(taken) == 8:  # of two epochs of four steps: no loss is of these weights
             adam._dense[0].data[0, 0] = torch.nan
 
-    monkeypatch.setattr(loop.Adam, "step", broken)
+    monkeypatch.setattr(Adam, "step", broken)
     with pytest.raises(PermanentError, match=r"epoch 2, step 4 of 4: 1 of \d+ weights are not finite, macro\.embedding\.ids\.weight"):
         train(DATASET, network, TRAINING, tmp_path, ignore)
     assert not (tmp_path / "bundle").exists()

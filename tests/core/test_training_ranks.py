@@ -9,7 +9,8 @@ import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.errors import ConfigError
-from mfn_core.training import loop
+from mfn_core.training.journal import Journal
+from mfn_core.training.learner import Learner
 from mfn_core.training.ranks import ALONE, NOBODY, Ranks
 from tests.batches import ANNA, BORIS, batch_of
 from tests.batches import NOBODY as WITHOUT_EVENTS
@@ -22,24 +23,24 @@ PAPER = NETWORK.model_copy(update={"preset": "paper"})
 TRAINING = TrainingConfig(batch_size=13, device="cpu", precision="float32", gradient_clip=1e9, mutual_information_weight=0.5)
 
 
-class RecordedRun(loop._Run):
-    """A run that keeps the gradients of its first step."""
+class RecordedLearner(Learner):
+    """Keeps the gradients of its first step."""
 
     gradients: dict[str, torch.Tensor]
 
-    def _step(self, batch, num_targets=None):
-        losses = super()._step(batch, num_targets)
+    def step(self, batch, num_targets=None):
+        losses = super().step(batch, num_targets)
         if not hasattr(self, "gradients"):
-            named = self._network.named_parameters()
+            named = self.network.named_parameters()
             self.gradients = {name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None}
         return losses
 
 
 def learn(network: NetworkConfig, ranks: Ranks, folder: Path) -> None:
     """One epoch; the gradients of its first step, its mean losses and the weights after it."""
-    run = RecordedRun(patterned_dataset(), network, TRAINING, folder / f"run-{ranks.rank}", lambda _: None, ranks)
-    losses = run._learn(1, 0.0)
-    torch.save((run.gradients, losses, run._network.state_dict()), folder / f"{ranks.rank}.pt")
+    learner = RecordedLearner(patterned_dataset(), network, TRAINING, ranks)
+    losses = learner.learn(1, Journal(TRAINING, lambda _: None)).losses
+    torch.save((learner.gradients, losses, learner.network.state_dict()), folder / f"{ranks.rank}.pt")
 
 
 def learn_as(rank: int, size: int, network: NetworkConfig, folder: Path) -> None:
