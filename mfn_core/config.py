@@ -120,7 +120,12 @@ class TrainingConfig(Config):
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay.")
     max_epochs: int = Field(30, ge=1, le=10_000, description="Upper limit of epochs.")
     patience: int = Field(8, ge=1, le=1000, description="Epochs without a better validation score before training stops.")
-    max_minutes: float = Field(600, gt=0, description="Training stops after the first epoch that ends past this many minutes.")
+    max_minutes: float = Field(
+        600,
+        gt=0,
+        description="Once this many minutes have passed, the epoch ends within 100 steps and is the last. Its validation and, in the "
+        "default preset, the labels come after that.",
+    )
     gradient_clip: float = Field(5.0, gt=0, description="Upper limit of the gradient norm.")
     activity_weight: float = Field(
         0.5, ge=0, le=100, description="Weight of the activity loss (paper preset); the next-item loss has weight 1."

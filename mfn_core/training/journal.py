@@ -37,6 +37,11 @@ class Journal:
         return self._seconds_before + time.monotonic() - self._started
 
     @property
+    def is_time_up(self) -> bool:
+        """Whether ``max_minutes`` have passed."""
+        return self.seconds >= self._config.max_minutes * 60
+
+    @property
     def is_report_due(self) -> bool:
         """Whether nothing has been told for some seconds."""
         return time.monotonic() - self._last_report >= _SECONDS_BETWEEN_REPORTS
@@ -46,11 +51,13 @@ class Journal:
         if not self.history:
             return None
         last = self.history[-1]
+        if last.step < last.num_steps:  # nothing else cuts an epoch short
+            return "max_minutes"
         if last.epoch >= self._config.max_epochs:
             return "max_epochs"
         if last.epoch - last.best_epoch >= self._config.patience:
             return "patience"
-        return "max_minutes" if self.seconds >= self._config.max_minutes * 60 else None
+        return "max_minutes" if self.is_time_up else None
 
     def tell(
         self,
@@ -68,14 +75,15 @@ class Journal:
     def write(
         self,
         epoch: int,
+        step: int,
         num_steps: int,
         losses: dict[str, float],
         users_per_s: float,
         validation: dict[str, float],
         score: float | None,
     ) -> Progress:
-        """Make the entry of a finished epoch; ``tell_last`` tells it, once it is safe."""
-        progress = self._progress("epoch", epoch, num_steps, num_steps, losses, users_per_s, self._best(epoch, score))
+        """Make the entry of an epoch that ended at a step, the last or not; ``tell_last`` tells it, once it is safe."""
+        progress = self._progress("epoch", epoch, step, num_steps, losses, users_per_s, self._best(epoch, score))
         self.history += (replace(progress, validation=validation, score=score),)
         return self.history[-1]
 

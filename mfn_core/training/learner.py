@@ -38,8 +38,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Learned:
-    """What a pass over the users came to. ``losses`` are means over its steps, by name."""
+    """What a pass over the users came to. ``losses`` are means over the steps taken, by name."""
 
+    num_steps: int  # taken
     losses: dict[str, float]
     users_per_s: float
 
@@ -67,7 +68,7 @@ class Learner:
         self._lengths = window_lengths(dataset.histories, network_config)[self.rows]
         self._activity_B, self._attributes_BA = train_labels(dataset)
         self.batch_size = batch_size_of(config, network_config, len(self.rows))
-        self.num_steps = -(-len(self.rows) // self.batch_size)  # of a pass
+        self.num_steps = -(-len(self.rows) // self.batch_size)  # of a whole pass
         seed_generators(config.seed, 0)
         _tell_shared_rows(dataset.vocabularies, network_config)
         self.network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
@@ -90,11 +91,11 @@ class Learner:
         self.resident_steps = ResidentSteps(histories, self.step, self.device)
 
     def learn(self, epoch: int, journal: Journal) -> Learned:
-        """One pass over the users, which starts its generators from (seed, epoch).
+        """One pass over the users, which starts its generators from (seed, epoch); cut short where the time is up.
 
         Args:
             epoch: from 1.
-            journal: hears of it every few seconds.
+            journal: hears of it every few seconds, and knows the time; that of the first process is asked, every hundred steps.
 
         Raises:
             PermanentError: a loss or a weight is no longer finite.
@@ -109,12 +110,15 @@ class Learner:
             self.average.update()
             tally.add(losses_N)
             is_last, is_due = tally.num_steps == self.num_steps, journal.is_report_due
-            if tally.is_full or is_last or is_due:
+            if tally.is_look_due or is_last or is_due:
                 tally.look()
             if is_due and not is_last:
                 journal.tell("training", epoch, tally.num_steps, self.num_steps, tally.means(), self._users_per_s(tally.num_steps, began))
+            # By the time after the look: on a GPU the steps before it are done, not only asked for.
+            if tally.is_look_due and not is_last and self._ranks.told("max_minutes" if journal.is_time_up else None):
+                break
         check.weights(self.network, tally.num_steps)
-        return Learned(tally.means(), self._users_per_s(tally.num_steps, began))
+        return Learned(tally.num_steps, tally.means(), self._users_per_s(tally.num_steps, began))
 
     def order(self, epoch: int) -> Iterator[Rows]:
         """The batches of a pass, as positions in the rows; they depend on (seed, epoch) alone."""

@@ -3,7 +3,7 @@
 In the default preset the epochs teach the encoders what comes next, a moving average of the weights is what is validated and kept, and
 the labels are learned after the last epoch (``labels.py``). In the paper preset every epoch teaches all tasks at once.
 Activity and attribute labels are learned from users of the train split alone; the next item from every user's history up to
-the held-out events (leave-one-out).
+the held-out events (leave-one-out). An epoch that ``max_minutes`` cut short is validated like any other, and is the last.
 
 A seed fixes a run: every epoch seeds the generators from (seed, epoch), and on a CPU only deterministic kernels run, so a run
 that goes on from the checkpoint of any epoch ends in the same weights, bit for bit (same machine, same number of threads). CUDA
@@ -172,7 +172,8 @@ class _Run:
             if isinstance(network, MacroMicroFusionNetwork):
                 fit_blend(network.blend, answers)
             figures = self._validation.measure(network, tick, labels=self._is_paper, answers=answers)
-            entry = journal.write(epoch, self._learner.num_steps, learned.losses, learned.users_per_s, figures, score(figures))
+            taken, of_all = learned.num_steps, self._learner.num_steps
+            entry = journal.write(epoch, taken, of_all, learned.losses, learned.users_per_s, figures, score(figures))
             if entry.best_epoch == epoch:
                 self._best_network = self._learner.copied_weights()
         self._save()

@@ -12,7 +12,7 @@ class Progress:
 
     ``losses`` are means over the epoch so far (total, next_item, next_app, activity, attribute, mutual_information). ``validation``
     and ``score`` belong to the end of an epoch: ``activity_auc``, ``attribute_auc`` (and one per attribute), ``ndcg@10``,
-    ``hr@10``, as far as the data gives them. Epochs count from 1.
+    ``hr@10``, as far as the data gives them. Epochs count from 1. One that ``max_minutes`` cut short ends at a step before the last.
     """
 
     phase: Literal["training", "validation", "epoch", "labels"]
@@ -33,6 +33,8 @@ class Progress:
         parts = [f"epoch {self.epoch}/{self.max_epochs}"]
         if self.phase != "epoch":
             parts.append(f"{self.phase} step {self.step}/{self.num_steps}")
+        elif self.step < self.num_steps:
+            parts.append(f"ended at step {self.step}/{self.num_steps}")
         parts += [f"loss {self.losses['total']:.4f}"] if self.losses else []
         parts += [f"{name} {value:.4f}" for name, value in self.validation.items()]
         if self.phase == "epoch" and self.best_epoch:

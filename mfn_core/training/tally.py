@@ -7,7 +7,7 @@ from torch import Tensor
 from mfn_core.model.losses import LOSS_NAMES
 from mfn_core.training.divergence import FiniteCheck
 
-_WINDOW = 100  # steps between two looks at the losses: each look makes the host wait for the device
+_WINDOW = 100  # steps from one look that is due to the next: each makes the host wait for the device
 
 
 class Tally:
@@ -26,9 +26,9 @@ class Tally:
         self._num_read = 0
 
     @property
-    def is_full(self) -> bool:
-        """Whether there is no room for another step before a look."""
-        return self.num_steps - self._num_read == _WINDOW
+    def is_look_due(self) -> bool:
+        """Whether the next step must wait for a look: after the same steps in all processes, whatever each has looked at before."""
+        return self.num_steps % _WINDOW == 0
 
     def add(self, losses_N: Tensor) -> None:
         """Take in a step's losses, in the order of their names."""

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError, P
 from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import load_bundle
 from mfn_core.schema import SPLITS
-from mfn_core.training import journal, learner, loop
-from mfn_core.training.learner import batch_size_of
+from mfn_core.training import journal, learner, loop, tally
+from mfn_core.training.learner import Learner, batch_size_of
 from mfn_core.training.loop import train
 from mfn_core.training.step import Adam
 from mfn_core.training.validation import Validation
@@ -282,6 +283,40 @@ def test_an_empty_batch_size_is_the_sources_in_the_paper_preset_and_a_set_one_is
 def test_max_minutes_ends_the_run_after_the_epoch(tmp_path):
     result = train(DATASET, NETWORK, TRAINING.model_copy(update={"max_epochs": 50, "max_minutes": 1e-6}), tmp_path, ignore)
     assert (result.stopped, result.epochs) == ("max_minutes", 1)
+
+
+@pytest.fixture
+def recorded_steps(monkeypatch):
+    """The losses of every step; a step takes a minute, nothing else takes time."""
+    steps, take = [], Learner.step
+
+    def recorded(self, *arguments):
+        steps.append(take(self, *arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(Learner, "step", recorded)
+    for module in (journal, learner):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 60.0 * len(steps)))
+    return steps
+
+
+@EITHER
+@pytest.mark.parametrize("max_epochs", [2, 9])
+def test_max_minutes_cuts_an_epoch_short_which_is_validated_kept_and_the_last(tmp_path, monkeypatch, recorded_steps, network, max_epochs):
+    monkeypatch.setattr(tally, "_WINDOW", 4)
+    training = TRAINING.model_copy(update={"batch_size": 4, "max_epochs": max_epochs, "max_minutes": 18})
+    with pytest.raises(Killed):
+        train(DATASET, network, training, tmp_path, kill_after_epoch(2))
+    weights, taken = last_weights(tmp_path), recorded_steps[13:]
+    assert len(taken) == 8  # of 13, as many as in the epoch before: 17 minutes after the fourth, 21 after the eighth
+    result = train(DATASET, network, training, tmp_path, ignore)
+    assert (result.stopped, result.epochs, len(recorded_steps)) == ("max_minutes", 2, 21)  # the second attempt takes no step
+    assert same(last_weights(tmp_path), weights)
+    whole, cut = result.history
+    assert [(whole.step, whole.num_steps), (cut.step, cut.num_steps)] == [(13, 13), (8, 13)]
+    assert (whole.users_per_s, cut.users_per_s) == pytest.approx((49 / (13 * 60), 32 / (8 * 60)))
+    assert list(cut.losses.values()) == pytest.approx(torch.stack(taken).mean(0).tolist())
+    assert "ndcg@10" in cut.validation
 
 
 def test_without_anything_to_validate_on_the_latest_weights_are_the_best(tmp_path):

@@ -22,6 +22,10 @@ def test_a_step_in_one_line():
     assert line == "epoch 3/30, training step 5/8, loss 5.6789, 1,234 users/s, at most 1 min 05 s left"
 
 
+def test_an_epoch_that_was_cut_short():
+    assert progress(step=5).line().startswith("epoch 3/30, ended at step 5/8, loss 5.6789, activity_auc 0.7000, best epoch 2 (0.7100)")
+
+
 def test_an_epoch_that_nothing_could_be_measured_in():
     line = progress(validation={}, best_score=None, seconds_left=4.0).line()
     assert line == "epoch 3/30, loss 5.6789, best epoch 2, 1,234 users/s, at most 4 s left"

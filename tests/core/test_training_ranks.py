@@ -1,5 +1,6 @@
 """Processes that train together take the steps that one would: real processes, joined by a file, over gloo."""
 
+import json
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.errors import ConfigError
+from mfn_core.training import journal, tally
 from mfn_core.training.journal import Journal
 from mfn_core.training.learner import Learner
+from mfn_core.training.loop import follow, train
 from mfn_core.training.ranks import ALONE, NOBODY, Ranks
 from tests.batches import ANNA, BORIS, batch_of
 from tests.batches import NOBODY as WITHOUT_EVENTS
@@ -47,19 +50,38 @@ def learn_as(rank: int, size: int, network: NetworkConfig, folder: Path) -> None
     learn(network, Ranks.join(rank, size, folder / "rendezvous", torch.device("cpu")), folder)
 
 
-@pytest.fixture(scope="module", params=[NETWORK, PAPER], ids=["default", "paper"])
-def learned(request, tmp_path_factory):
-    """What one process learns, and what each of two does."""
-    alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
+def train_as(rank: int, size: int, folder: Path) -> None:
+    """Two runs of one epoch: the first process has no time for the one, the second none for the other. The first reports every step."""
+    ranks = Ranks.join(rank, size, folder / "rendezvous", torch.device("cpu"))
+    tally._WINDOW, journal._SECONDS_BETWEEN_REPORTS = 2, 5.0 * rank
+    for late in range(2):
+        minutes = 1e-6 if rank == late else 600.0
+        training = TRAINING.model_copy(update={"max_epochs": 1, "head_epochs": 1, "max_minutes": minutes})
+        run = patterned_dataset(), NETWORK, training, folder / f"{late}-late-{rank}"
+        if rank == 0:
+            train(*run, lambda _: None, ranks=ranks)
+        else:
+            follow(*run, ranks)
+
+
+def together(target, *arguments) -> None:
+    """Have two processes do it, and end well."""
     context = get_context("spawn")
-    processes = [context.Process(target=learn_as, args=(rank, 2, request.param, together)) for rank in range(2)]
+    processes = [context.Process(target=target, args=(rank, 2, *arguments), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
-    learn(request.param, ALONE, alone)
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    return torch.load(alone / "0.pt"), *(torch.load(together / f"{rank}.pt") for rank in range(2))
+
+
+@pytest.fixture(scope="module", params=[NETWORK, PAPER], ids=["default", "paper"])
+def learned(request, tmp_path_factory):
+    """What one process learns, and what each of two does."""
+    alone, shared = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
+    together(learn_as, request.param, shared)
+    learn(request.param, ALONE, alone)
+    return torch.load(alone / "0.pt"), *(torch.load(shared / f"{rank}.pt") for rank in range(2))
 
 
 def test_the_gradients_are_those_of_one_process(learned):
@@ -79,6 +101,12 @@ def test_the_losses_of_an_epoch_are_those_of_one_process(learned):
 def test_all_processes_end_in_the_same_weights_bit_for_bit(learned):
     _, (_, _, first), (_, _, second) = learned
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_clock_of_the_first_process_cuts_the_epoch_of_both(tmp_path):
+    together(train_as, tmp_path)
+    results = [json.loads((tmp_path / f"{late}-late-0" / "result.json").read_text()) for late in range(2)]
+    assert [(result["stopped"], result["history"][0]["step"]) for result in results] == [("max_minutes", 2), ("max_epochs", 4)]
 
 
 def test_a_batch_is_dealt_out_in_turn_and_filled_up_to_equal_parts():
