@@ -40,7 +40,8 @@ class FiniteCheck:
             PermanentError: a weight is infinite or no number.
         """
         largest = {name: torch.linalg.vector_norm(weights.detach(), torch.inf) for name, weights in network.named_parameters()}
-        broken = [name for name, value in largest.items() if not value.isfinite()]
+        are_finite = torch.stack(list(largest.values())).isfinite().tolist()  # together: each look makes the host wait for the device
+        broken = [name for name, is_finite in zip(largest, are_finite, strict=True) if not is_finite]
         if broken:
             raise self._error(step, f"{len(broken)} of {len(largest)} weights are not finite, {broken[0]} among them")
 
