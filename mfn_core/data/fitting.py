@@ -19,9 +19,7 @@ Counts = dict[str, NDArray[np.int64]]  # by field of Vocabularies, per internal 
 
 def training_events(histories: Histories) -> NDArray[np.bool_]:
     """Per micro event: whether it is no held-out event."""
-    lengths = histories.micro.lengths
-    training_ends = histories.micro.offsets[1:] - held_out_events(lengths)
-    return np.arange(len(histories.micro.ids)) < np.repeat(training_ends, lengths)
+    return histories.micro.is_training(held_out_events(histories.micro.lengths))
 
 
 def count_training_events(shards: Iterable[Histories], vocabularies: Vocabularies) -> Counts:

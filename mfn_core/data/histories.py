@@ -25,6 +25,13 @@ class ViewHistories:
         """Events per user."""
         return np.diff(self.offsets)
 
+    def is_training(self, held_out_B: NDArray[np.int8], start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        """Per event of ``[start, stop)``, by default of all: whether it is none of the last ``held_out_B`` of its user."""
+        stop = len(self.ids) if stop is None else stop
+        first, last = np.searchsorted(self.offsets, start, side="right") - 1, np.searchsorted(self.offsets, stop)
+        ends = self.offsets[first + 1 : last + 1] - held_out_B[first:last]
+        return np.arange(start, stop) < np.repeat(ends, np.diff(self.offsets[first : last + 1].clip(start, stop)))
+
     def padded_ids(self, rows: NDArray[np.int64], *, dropped: int) -> NDArray[np.int64]:
         """All ids that users have met but for the last ``dropped`` events, right-padded with PAD: not cut to any window."""
         starts_B = self.offsets[rows]

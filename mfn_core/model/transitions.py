@@ -11,7 +11,7 @@ chances), or the lifts are (a mixture of chances, the weight of an item falling 
     product  sum_d g_j(d)                 mixture  log(1 + sum_d (exp(g_j(d)) - 1) / d)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,12 @@ from mfn_core.schema import PAD, UNKNOWN
 
 _KAPPA = 3.0
 _LEAST_POPULARITY = 1e-5
+# Logs grow, the machine does not: what is counted at once takes some 200 MB, whatever the number of events. Every part is a pass over all
+# ids, a second or two per billion; its pairs take longer to sort.
+_PAIRS_AT_ONCE = 2**21
+_EVENTS_AT_ONCE = 2**20
+
+_PairCounts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -67,17 +73,18 @@ class Transitions(nn.Module):
             may_return: whether an item may follow itself; not where items that the user has met are never ranked.
         """
         num_items, num_kept = self.successors_NM.shape
-        items, successors, counts = _pair_counts(micro, held_out_B, self.window, num_items, may_return)
-        totals_N = np.bincount(items, weights=counts, minlength=num_items)
-        lifts = counts / (totals_N[items] + _KAPPA) / item_shares(micro, held_out_B, num_items)[successors]
-        order = np.lexsort((successors, -counts, items))
-        items, successors, gains = items[order], successors[order], np.log1p(lifts[order])
-        places = np.arange(len(items)) - np.searchsorted(items, items)
-        kept = places < num_kept
+        shares_N = item_shares(micro, held_out_B, num_items)
         self.successors_NM.zero_()
         self.gains_NM.zero_()
-        self.successors_NM[items[kept], places[kept]] = torch.from_numpy(successors[kept].astype(np.int32))
-        self.gains_NM[items[kept], places[kept]] = torch.from_numpy(gains[kept].astype(np.float32))
+        for items, successors, counts in _pair_counts(micro, held_out_B, self.window, num_items, may_return):
+            totals_N = np.bincount(items, weights=counts, minlength=num_items)
+            order = np.lexsort((-counts, items))  # of equals the lower successor stays first; the items stay as they are
+            places = np.arange(len(items)) - np.searchsorted(items, items)
+            kept, columns = order[places < num_kept], places[places < num_kept]
+            rows, best = items[kept], successors[kept]
+            lifts = counts[kept] / (totals_N[rows] + _KAPPA) / shares_N[best]
+            self.successors_NM[rows, columns] = torch.from_numpy(best.astype(np.int32))
+            self.gains_NM[rows, columns] = torch.from_numpy(np.log1p(lifts).astype(np.float32))
 
     def forward(self, ids_BL: Tensor, lengths_B: Tensor) -> Gains:
         """What has followed each of the latest items, the latest first: a product of chances. Free places are PAD and gain 0."""
@@ -105,31 +112,77 @@ def item_shares(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: i
 
 def item_counts(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: int) -> NDArray[np.float64]:
     """How many of the events that are not held out are of each item; 0 for PAD and UNKNOWN."""
-    seen_N = np.bincount(micro.ids[_is_training(micro, held_out_B)], minlength=num_items).astype(np.float64)
+    seen_N = np.zeros(num_items)
+    for start in range(0, len(micro.ids), _EVENTS_AT_ONCE):
+        ids = micro.ids[start : start + _EVENTS_AT_ONCE]
+        seen_N += np.bincount(ids[micro.is_training(held_out_B, start, start + len(ids))], minlength=num_items)
     seen_N[: UNKNOWN + 1] = 0
     return seen_N
 
 
-def _is_training(micro: ViewHistories, held_out_B: NDArray[np.int8]) -> NDArray[np.bool_]:
-    owner = np.repeat(np.arange(len(held_out_B)), micro.lengths)
-    return np.arange(len(micro.ids)) < (micro.offsets[1:] - held_out_B)[owner]
-
-
 def _pair_counts(
     micro: ViewHistories, held_out_B: NDArray[np.int8], window: int, num_items: int, may_return: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Item, later item, and how often: each pair of events d apart counts 1 / d."""
-    owner = np.repeat(np.arange(len(held_out_B)), micro.lengths)
-    stops = (micro.offsets[1:] - held_out_B)[owner]
-    events = np.arange(len(micro.ids))
-    keys: list[NDArray[np.int64]] = []
-    weights: list[NDArray[np.float64]] = []
+) -> Iterator[_PairCounts]:
+    """Item, later item, and how often, in order: each pair of events d apart counts 1 / d. All pairs of an item come at once."""
+    most_pairs_N = window * np.cumsum(item_counts(micro, held_out_B, num_items))  # of the items up to this one
+    first = UNKNOWN + 1
+    while first < num_items:
+        limit = most_pairs_N[first - 1] + _PAIRS_AT_ONCE
+        stop = int(np.searchsorted(most_pairs_N, limit, side="right"))
+        count, stop = (_sorted_counts, stop) if stop > first else (_dense_counts, first + 1)
+        yield count(_Sources(micro, held_out_B, first, stop, may_return), window, num_items)
+        first = stop
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """The training events of the items ``[first, stop)``, and what comes after them."""
+
+    micro: ViewHistories
+    held_out_B: NDArray[np.int8]
+    first: int
+    stop: int
+    may_return: bool
+
+    def events(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Positions of events, and where the training events of their users end."""
+        for start in range(0, len(self.micro.ids), _EVENTS_AT_ONCE):
+            ids = self.micro.ids[start : start + _EVENTS_AT_ONCE]
+            events = start + np.flatnonzero((ids >= self.first) & (ids < self.stop))
+            owners = np.searchsorted(self.micro.offsets, events, side="right") - 1
+            yield events, self.micro.offsets[owners + 1] - self.held_out_B[owners]
+
+    def pairs(self, events: NDArray[np.int64], stops: NDArray[np.int64], lag: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Items of the events, and of those that come ``lag`` later."""
+        events = events[events + lag < stops]
+        items, successors = self.micro.ids[events].astype(np.int64), self.micro.ids[events + lag].astype(np.int64)
+        counted = (successors > UNKNOWN) & (self.may_return | (items != successors))
+        return items[counted], successors[counted]
+
+
+def _sorted_counts(sources: _Sources, window: int, num_items: int) -> _PairCounts:
+    """Of items that together have few pairs. What a pair counts is added from the nearest to the farthest."""
+    parts = [np.empty(0, np.int64)]
+    for events, stops in sources.events():
+        for lag in range(1, window + 1):
+            items, successors = sources.pairs(events, stops, lag)
+            parts.append((items * num_items + successors) * window + (lag - 1))
+    keys = np.concatenate(parts)
+    del parts
+    keys.sort()
+    pairs = keys // window
+    weights = 1 / (keys - pairs * window + 1)
+    is_first = np.diff(pairs, prepend=-1) > 0
+    counts = np.bincount(np.cumsum(is_first) - 1, weights=weights).astype(np.float64, copy=False)
+    items, successors = np.divmod(pairs[is_first], num_items)
+    return items, successors, counts
+
+
+def _dense_counts(sources: _Sources, window: int, num_items: int) -> _PairCounts:
+    """Of one item that has many, in a place for every successor: the same sums, added in the same order."""
+    counts_N = np.zeros(num_items)
     for lag in range(1, window + 1):
-        first = events[events + lag < stops]
-        items, successors = micro.ids[first].astype(np.int64), micro.ids[first + lag].astype(np.int64)
-        counted = (items > UNKNOWN) & (successors > UNKNOWN) & (may_return | (items != successors))
-        keys.append(items[counted] * num_items + successors[counted])
-        weights.append(np.full(int(counted.sum()), 1 / lag))
-    pairs, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-    items, successors = np.divmod(pairs, num_items)
-    return items, successors, np.bincount(inverse, weights=np.concatenate(weights), minlength=len(pairs)).astype(np.float64)
+        for events, stops in sources.events():
+            np.add.at(counts_N, sources.pairs(events, stops, lag)[1], 1 / lag)
+    successors = np.flatnonzero(counts_N)
+    return np.full_like(successors, sources.first), successors, counts_N[successors]

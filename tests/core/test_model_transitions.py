@@ -1,11 +1,14 @@
 """Counts of what follows what, and what an item gains by them: all numbers by hand."""
 
 import math
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from mfn_core.model import transitions
 from mfn_core.model.transitions import Gains, Transitions, item_shares
 from tests.batches import histories_of
 
@@ -87,6 +90,62 @@ class TestCounting:
 
     def test_nothing_is_learned(self) -> None:
         assert list(fitted([2, 3]).parameters()) == []
+
+
+@pytest.fixture
+def in_parts(monkeypatch) -> Callable[[int, int], None]:
+    """Has so many pairs and events counted at once, and no more."""
+
+    def limit(pairs: int, events: int) -> None:
+        monkeypatch.setattr(transitions, "_PAIRS_AT_ONCE", pairs)
+        monkeypatch.setattr(transitions, "_EVENTS_AT_ONCE", events)
+
+    return limit
+
+
+def random_log(num_users: int, num_events: int) -> list[list[int]]:
+    """Of items 1 to 19, the first ones often, the last ones rarely."""
+    return (np.random.default_rng(0).geometric(0.3, (num_users, num_events)).clip(max=19)).tolist()
+
+
+class TestCountingInParts:
+    """Items that together have few pairs are counted by sorting these, an item that has many by itself: to the same end."""
+
+    @pytest.mark.parametrize("events", [1, 3, 4])
+    @pytest.mark.parametrize("pairs", [1, 3, 6, 12])
+    def test_by_hand(self, in_parts, pairs: int, events: int) -> None:
+        in_parts(pairs, events)
+        assert gains_of(fitted([2, 3, 4, 5], window=3, num_successors=3)) == {
+            2: {3: lift(1, 11 / 6, 0.25), 4: lift(1 / 2, 11 / 6, 0.25), 5: lift(1 / 3, 11 / 6, 0.25)},
+            3: {4: lift(1, 1.5, 0.25), 5: lift(0.5, 1.5, 0.25)},
+            4: {5: lift(1, 1, 0.25)},
+        }
+
+    @pytest.mark.parametrize("may_return", [False, True])
+    @pytest.mark.parametrize(("pairs", "events"), [(1, 100), (300, 7), (1000, 64)])
+    def test_the_tables_are_those_of_counting_all_at_once_bit_for_bit(self, in_parts, pairs: int, events: int, may_return: bool) -> None:
+        log = random_log(30, 20)
+        whole = fitted(*log, window=7, held_out=2, num_items=20, num_successors=5, may_return=may_return)
+        in_parts(pairs, events)
+        parts = fitted(*log, window=7, held_out=2, num_items=20, num_successors=5, may_return=may_return)
+        assert torch.equal(parts.successors_NM, whole.successors_NM)
+        assert torch.equal(parts.gains_NM, whole.gains_NM)
+
+    @pytest.mark.parametrize("pairs", [1, 100])
+    def test_what_a_pair_counts_is_added_from_the_nearest_to_the_farthest(self, in_parts, pairs: int) -> None:
+        # 1 + 1/3 + 1/3 + 1/3 is less than 2 in floating point, 1/3 + 1/3 + 1/3 + 1 is not: then 3 would come before 4, as the lower id.
+        in_parts(pairs, 3)
+        table = fitted([2, 1, 1, 3], [2, 1, 1, 3], [2, 1, 1, 3], [2, 3], [2, 4], [2, 4], window=3)
+        assert table.successors_NM[2].tolist() == [4, 3]
+
+    def test_a_longer_log_takes_no_more_memory(self, in_parts) -> None:
+        in_parts(1000, 1000)
+        micro = histories_of(*random_log(500, 100))
+        tracemalloc.start()
+        Transitions(num_items=20, num_successors=5, window=8).fit(micro, np.full(500, 2, np.int8), may_return=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 500_000  # bytes; the log has 50,000 events
 
 
 def gain(table: Transitions, history: list[int], length: int | None = None) -> list[tuple[int, float]]:
