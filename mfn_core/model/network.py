@@ -30,6 +30,8 @@ from mfn_core.model.transitions import Gains, Transitions, item_shares
 from mfn_core.schema import PAD, View
 
 _FIRST_SHARES = (0.3, 0.1, 0.3)  # of the gains by direct successors, product and mixture, before any is fitted
+_COUNTED = ("successors.", "neighbours.", "blend.log_popularity_N")
+_OF_LABELS = ("macro_pooling.", "micro_pooling.", "affinity.", "readers.")
 
 
 class MacroMicroFusionNetwork(nn.Module):
@@ -197,10 +199,9 @@ class MacroMicroFusionNetwork(nn.Module):
         )
 
     @property
-    def counted_names(self) -> frozenset[str]:
-        """Names in the state dict of what ``count`` sets once and nothing learns."""
-        tables = {"successors": self.successors, "neighbours": self.neighbours}
-        return frozenset(f"{name}.{part}" for name, table in tables.items() for part in table.state_dict()) | {"blend.log_popularity_N"}
+    def unchanged_names(self) -> frozenset[str]:
+        """Names in the state dict of what no epoch changes: what ``count`` sets once, and what learns labels, after the last epoch."""
+        return frozenset(name for name in self.state_dict() if name.startswith(_COUNTED + _OF_LABELS))
 
     @property
     def label_readers(self) -> list[LabelReader]:

@@ -1,6 +1,6 @@
 """A moving average of the weights: what a falling learning rate gives, without knowing when the run will end."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,14 +18,16 @@ class WeightAverage:
         decay: of the average; early updates decay faster. 0: the average is the network itself.
         tables: parameters whose gradients are sparse: an update takes in the rows that their gradients name, which ``catch_up`` must
             have been told of before they changed.
+        unchanged: names of parameters that stay as they are from update to update, and so are their own average.
     """
 
-    def __init__(self, network: nn.Module, decay: float, tables: Sequence[Tensor] = ()) -> None:
+    def __init__(self, network: nn.Module, decay: float, tables: Sequence[Tensor] = (), unchanged: Collection[str] = ()) -> None:
         self._decay = decay
         self._updates = 0
         self._tables = list(tables) if decay else []
         by_row = {id(table) for table in tables}
-        self._parameters = [parameter for parameter in network.parameters() if decay and id(parameter) not in by_row]
+        changed = [parameter for name, parameter in network.named_parameters() if name not in unchanged]
+        self._parameters = [parameter for parameter in changed if decay and id(parameter) not in by_row]
         self._average: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters]
         self._row_averages = [RowAverage(table) for table in self._tables]
 

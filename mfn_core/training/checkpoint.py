@@ -23,7 +23,7 @@ from mfn_core.errors import ArtifactError
 from mfn_core.training import CHECKPOINT
 from mfn_core.training.progress import Progress
 
-_LAYOUT = 2
+_LAYOUT = 3
 _log = logging.getLogger(__name__)
 
 

@@ -77,7 +77,9 @@ class Learner:
         self.network.to(self.device)
         self.sampling, tables = sampling_of(self.network, dataset, config, self.device, ranks)
         self.updates_by_row = bool(tables)
-        self.average = WeightAverage(self.network, 0.0 if self._is_paper else config.averaging, tables)
+        is_default = isinstance(self.network, MacroMicroFusionNetwork)
+        self._unchanged = self.network.unchanged_names if is_default else frozenset[str]()
+        self.average = WeightAverage(self.network, 0.0 if self._is_paper else config.averaging, tables, self._unchanged)
         self.adam = Adam(self.network, config, self.average, tables, ranks)
         # None: batches are collated on the host, as with several processes.
         self.resident_steps: ResidentSteps | None = None
@@ -172,10 +174,9 @@ class Learner:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision is torch.bfloat16)
 
     def copied_weights(self) -> dict[str, Tensor]:
-        """The state of the network as it is, on the CPU; what was counted is the same in all epochs, as large as tables, and no copy."""
-        counted = self.network.counted_names if isinstance(self.network, MacroMicroFusionNetwork) else frozenset[str]()
+        """The state of the network as it is, on the CPU; what no epoch changes is as large as tables, and no copy."""
         state = self.network.state_dict()
-        return {name: tensor if name in counted else tensor.to("cpu", copy=True) for name, tensor in state.items()}
+        return {name: tensor if name in self._unchanged else tensor.to("cpu", copy=True) for name, tensor in state.items()}
 
     def _users_per_s(self, num_steps: int, began: float) -> float:
         return min(num_steps * self.batch_size, len(self.rows)) / (time.monotonic() - began)

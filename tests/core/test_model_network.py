@@ -210,6 +210,13 @@ class TestDefaultNetwork:
         taught = ("macro.", "micro.", "next_item.", "items.", "next_app.", "apps.")
         assert reached == {name for name, _ in network.named_parameters() if name.startswith(taught)}
 
+    def test_an_epoch_changes_what_the_sequence_loss_teaches_and_the_shares_of_the_score(self) -> None:
+        network = tiny_network()
+        loss_of(network, *EVERYBODY).total.backward()
+        taught = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+        shares = {"blend.sharpness", "blend.popularity_share", "blend.shares_K"}
+        assert network.state_dict().keys() - network.unchanged_names == taught | shares
+
     def test_the_labels_reach_every_part_of_every_reader(self) -> None:
         network = tiny_network()
         outputs = network(batch_of(*EVERYBODY))

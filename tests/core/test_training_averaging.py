@@ -59,6 +59,16 @@ def test_without_decay_the_average_is_the_network(network):
     assert average.state_dict()["average"] == []
 
 
+def test_what_no_update_changes_is_its_own_average(network):
+    pair = nn.ModuleDict({"taught": network, "waiting": at(nn.Linear(1, 1, bias=False), 7.0)})
+    average = WeightAverage(pair, 0.99, unchanged={"waiting.weight"})
+    at(network, 11.0)
+    average.update()
+    assert average.state_dict()["average"] == [pytest.approx(9)]
+    with average.applied():
+        assert (pair["taught"].weight.item(), pair["waiting"].weight.item()) == (pytest.approx(9), 7)
+
+
 def test_it_goes_on_from_a_saved_state(network):
     straight = WeightAverage(at(network, 0.0), 0.99)
     at(network, 11.0)

@@ -88,5 +88,5 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_checkpoint_of_an_older_layout_is_refused(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, checkpoint())
     monkeypatch.setattr(module, "_LAYOUT", 99)
-    with pytest.raises(ArtifactError, match="made with layout=2, but this run has layout=99"):
+    with pytest.raises(ArtifactError, match="made with layout=3, but this run has layout=99"):
         load_checkpoint(tmp_path, IDENTITY)

@@ -268,6 +268,24 @@ def test_the_default_keeps_the_average_of_its_weights(tmp_path, network, averagi
     ) == (is_average)
 
 
+def test_what_learns_labels_is_written_once_and_averaged_never(tmp_path):
+    train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    weights, best, averages = checkpoint["network"], checkpoint["best_network"], checkpoint["average"]["average"]
+    own = {name for name in weights if weights[name].data_ptr() != best[name].data_ptr()}
+    taught = {name for name in weights if name.startswith(("macro.", "micro.", "next_item.", "items.", "next_app.", "apps."))}
+    assert own == taught | {"blend.sharpness", "blend.popularity_share", "blend.shares_K"}
+    assert sorted(average.shape for average in averages) == sorted(weights[name].shape for name in taught)
+
+
+def test_a_checkpoint_that_averages_what_learns_labels_too_is_refused_by_name(tmp_path):
+    train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(content | {"layout": 2}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ArtifactError, match=r"checkpoint\.pt was made with layout=2, but this run has layout=3; restore .* or delete"):
+        train(DATASET, NETWORK, TRAINING, tmp_path, ignore)
+
+
 @pytest.mark.parametrize(
     ("num_users", "size"), [(10, 32), (48 * 32, 32), (48 * 60, 64), (48 * 100, 128), (48 * 200, 256), (1_000_000, 256)]
 )
