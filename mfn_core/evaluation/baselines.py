@@ -50,11 +50,7 @@ def _seen_pairs(
     micro: ViewHistories, rows: NDArray[np.int64], target_B: NDArray[np.int64], dropped: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Distinct (position in ``rows``, item) of the known items met before the target, the target left out."""
-    starts_B = micro.offsets[rows]
-    lengths_B = micro.offsets[rows + 1] - dropped - starts_B
-    owner = np.repeat(np.arange(len(rows)), lengths_B)
-    within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
-    items = micro.ids[np.repeat(starts_B, lengths_B) + within].astype(np.int64)
+    owner, items = micro.met(rows, dropped=dropped)
     rival = (items > UNKNOWN) & (items != target_B[owner])
     stride = int(items.max(initial=0)) + 1
     pairs = np.unique(owner[rival] * stride + items[rival])

@@ -114,7 +114,7 @@ def target_ranks(
         score_B1 = np.take_along_axis(scores_BN, target_B[:, None], axis=1)
         scores_BN[:, : UNKNOWN + 1] = -np.inf
         if mask_seen:
-            np.put_along_axis(scores_BN, micro.padded_ids(users, dropped=dropped), -np.inf, axis=1)
+            scores_BN[micro.met(users, dropped=dropped)] = -np.inf
         np.put_along_axis(scores_BN, target_B[:, None], score_B1, axis=1)
         above_B, tied_B = (scores_BN > score_B1).sum(axis=1), (scores_BN == score_B1).sum(axis=1) - 1
         ranks.append(np.where(target_B > UNKNOWN, above_B + tied_B / 2, num_items).astype(np.float32))
