@@ -72,13 +72,13 @@ class Learner:
         seed_generators(config.seed, 0)
         _tell_shared_rows(dataset.vocabularies, network_config)
         self.network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
+        self._unchanged: frozenset[str] = frozenset()
         if isinstance(self.network, MacroMicroFusionNetwork):
             self.network.count(dataset.histories, dataset.held_out_B, may_return=not config.mask_seen)
+            self._unchanged = self.network.unchanged_names
         self.network.to(self.device)
         self.sampling, tables = sampling_of(self.network, dataset, config, self.device, ranks)
         self.updates_by_row = bool(tables)
-        is_default = isinstance(self.network, MacroMicroFusionNetwork)
-        self._unchanged = self.network.unchanged_names if is_default else frozenset[str]()
         self.average = WeightAverage(self.network, 0.0 if self._is_paper else config.averaging, tables, self._unchanged)
         self.adam = Adam(self.network, config, self.average, tables, ranks)
         # None: batches are collated on the host, as with several processes.
