@@ -459,7 +459,7 @@ def test_bfloat16_trains_on_request(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_training_runs_on_a_gpu(tmp_path):
-    result = train(DATASET, NETWORK, TRAINING.model_copy(update={"device": "auto"}), tmp_path, ignore)
+    result = train(DATASET, NETWORK, TRAINING.model_copy(update={"device": "auto", "precision": "auto"}), tmp_path, ignore)
     assert (result.device, result.precision) == ("cuda", "bfloat16")
 
 
