@@ -6,10 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours, rotate_into
 
 _MAX_SCORES_PER_BLOCK = 2**22  # of whole users: what a CPU has at hand at a time
+# Not cuDNN's, which torch 2.13 prefers on sm_90 with cuDNN beyond 9.15: it builds a plan for every new number of users and events, which
+# takes longer than many steps, and batches have many lengths.
+_FUSED_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class SelfAttention(nn.Module):
@@ -84,7 +88,8 @@ def gather_event(states_BLD: Tensor, event_B: Tensor) -> Tensor:
 def attend_fused(projected_BLX: Tensor, num_heads: int, position: RotaryPosition) -> Tensor:
     """By the device's own kernel; arguments and result as in ``attend_blockwise``."""
     queries, keys, values = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
-    attended = functional.scaled_dot_product_attention(position(queries), position(keys), values, is_causal=True)
+    with sdpa_kernel(_FUSED_KERNELS):
+        attended = functional.scaled_dot_product_attention(position(queries), position(keys), values, is_causal=True)
     return attended.transpose(1, 2).flatten(2)
 
 

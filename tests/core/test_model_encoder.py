@@ -201,6 +201,20 @@ class TestAttention:
         torch.testing.assert_close(attended.float(), textbook(projected, 2, self.POSITION), rtol=0.05, atol=0.02)
 
 
+def test_the_fused_attention_is_never_cudnns(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = []
+    fused = functional.scaled_dot_product_attention
+
+    def told(*arguments, **settings) -> torch.Tensor:
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return fused(*arguments, **settings)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", told)
+    attend_fused(torch.randn(2, 3, 3 * 8), 2, RotaryPosition(head_width=4, max_length=3))
+    assert allowed == [False]
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
 class TestByteDropout:
     def test_drops_its_share_and_keeps_the_mean(self) -> None:
         torch.manual_seed(0)
