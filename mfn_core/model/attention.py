@@ -87,10 +87,37 @@ def gather_event(states_BLD: Tensor, event_B: Tensor) -> Tensor:
 
 def attend_fused(projected_BLX: Tensor, num_heads: int, position: RotaryPosition) -> Tensor:
     """By the device's own kernel; arguments and result as in ``attend_blockwise``."""
-    queries, keys, values = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    turns = position.of_first(projected_BLX.shape[1], projected_BLX.dtype)
+    turned_2BHLW, values_BHLW = _TurnedHeads.apply(projected_BLX, num_heads, *turns)
+    queries_BHLW, keys_BHLW = turned_2BHLW
     with sdpa_kernel(_FUSED_KERNELS):
-        attended = functional.scaled_dot_product_attention(position(queries), position(keys), values, is_causal=True)
-    return attended.transpose(1, 2).flatten(2)
+        attended_BHLW = functional.scaled_dot_product_attention(queries_BHLW, keys_BHLW, values_BHLW, is_causal=True)
+    return attended_BHLW.transpose(1, 2).flatten(2)
+
+
+class _TurnedHeads(torch.autograd.Function):
+    """Queries and keys turned at once, and the gradient written where the projection's belongs: a GPU's step is as long as its kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, projected_BLX: Tensor, num_heads: int, cosines_LW: Tensor, sines_LW: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys [2, B, H, L, W], and the values [B, H, L, W] where they were."""
+        split = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+        turned_2BHLW = split.new_empty(split[:2].shape)
+        rotate_into(split[:2], cosines_LW, sines_LW, turned_2BHLW)
+        ctx.save_for_backward(cosines_LW, sines_LW)
+        return turned_2BHLW, split[2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, turned_2BHLW: Tensor, values_BHLW: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradient of the argument, in its layout."""
+        num_users, num_heads, num_events, head_width = values_BHLW.shape
+        result = turned_2BHLW.new_empty(num_users, num_events, 3, num_heads, head_width)
+        split = result.permute(2, 0, 3, 1, 4)
+        cosines_LW, sines_LW = ctx.saved_tensors
+        rotate_into(turned_2BHLW, cosines_LW, sines_LW, split[:2], back=True)
+        split[2].copy_(values_BHLW)
+        return result.flatten(2), None, None, None
 
 
 def attend_blockwise(projected_BLX: Tensor, num_heads: int, position: RotaryPosition) -> Tensor:
@@ -145,7 +172,7 @@ class _BlockwiseAttention(torch.autograd.Function):
             torch.bmm(scores, keys, out=turned_2BHLW[0, users].flatten(0, 1))
             torch.bmm(scores.mT, queries, out=turned_2BHLW[1, users].flatten(0, 1))
         cosines, sines = _turns(cosines_LW, sines_LW, head_width, result.dtype)
-        rotate_into(turned_2BHLW, cosines, -sines, split[:2])
+        rotate_into(turned_2BHLW, cosines, sines, split[:2], back=True)
         return result.flatten(2), None, None, None
 
 

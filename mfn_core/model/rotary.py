@@ -24,11 +24,9 @@ class RotaryPosition(nn.Module):
         self.cosines_LW: Tensor
         self.sines_LW: Tensor
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Rotated vectors [..., L, head width], of their type; the first half and the second make the pairs that turn."""
-        num_events = vectors.shape[-2]
-        cosines, sines = self.cosines_LW[:num_events].to(vectors.dtype), self.sines_LW[:num_events].to(vectors.dtype)
-        return _turned(vectors, cosines, sines)
+    def of_first(self, num_events: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [L, head width / 2] of the first events, in the type of what is turned."""
+        return self.cosines_LW[:num_events].to(dtype), self.sines_LW[:num_events].to(dtype)
 
     def turns(self, num_events: int) -> Tensor:
         """What turns the first events' pairs, as complex numbers [L, head width / 2]."""
@@ -45,16 +43,15 @@ def as_pairs(vectors: Tensor) -> Tensor:
     return torch.view_as_complex(vectors.unflatten(-1, (-1, 2)))
 
 
-def rotate_into(vectors: Tensor, cosines: Tensor, sines: Tensor, out: Tensor) -> None:
-    """What ``RotaryPosition`` returns, written where it is wanted; outside of autograd, and in place of three passes by two."""
+def rotate_into(vectors: Tensor, cosines: Tensor, sines: Tensor, out: Tensor, *, back: bool = False) -> None:
+    """Vectors [..., L, head width], turned, or turned back, into a tensor of their shape: the first half and the second make the pairs.
+
+    Outside of autograd, whose gradient is to turn back, and in place of three passes by two.
+    """
+    sign = -1 if back else 1
     half = vectors.shape[-1] // 2
     first, second = vectors[..., :half], vectors[..., half:]
     torch.mul(first, cosines, out=out[..., :half])
     torch.mul(second, cosines, out=out[..., half:])
-    out[..., :half].addcmul_(second, sines, value=-1)
-    out[..., half:].addcmul_(first, sines)
-
-
-def _turned(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    first, second = vectors.chunk(2, -1)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+    out[..., :half].addcmul_(second, sines, value=-sign)
+    out[..., half:].addcmul_(first, sines, value=sign)

@@ -11,7 +11,7 @@ from mfn_core.model.attention import SelfAttention, attend_blockwise, attend_fus
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import gap_boundaries, gap_buckets
 from mfn_core.model.encoder import ViewEncoder
-from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours
+from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours, rotate_into
 
 
 def encoder(max_length: int = 6) -> ViewEncoder:
@@ -106,10 +106,21 @@ def test_a_history_longer_than_the_limit_is_a_programming_error() -> None:
         encode([2] * 7, [2] * 7, list(range(7)), 7)
 
 
+def turned(vectors: torch.Tensor, position: RotaryPosition) -> torch.Tensor:
+    """As ``rotate_into`` writes it, in a way that autograd knows."""
+    cosines, sines = position.of_first(vectors.shape[-2], vectors.dtype)
+    first, second = vectors.chunk(2, -1)
+    result = torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+    written = torch.empty_like(result)
+    rotate_into(vectors.detach(), cosines, sines, written)
+    torch.testing.assert_close(written, result)
+    return result
+
+
 def test_attention_knows_distances_and_not_where_the_window_begins() -> None:
     torch.manual_seed(0)
     position = RotaryPosition(head_width=4, max_length=9)
-    query, key = position(torch.randn(1, 4).expand(1, 9, 4)), position(torch.randn(1, 4).expand(1, 9, 4))
+    query, key = (turned(torch.randn(1, 4).expand(1, 9, 4), position) for _ in range(2))
     products = (query @ key.mT)[0]
     torch.testing.assert_close(products[5, 3], products[2, 0])
     assert not torch.isclose(products[5, 3], products[5, 2])
@@ -117,8 +128,14 @@ def test_attention_knows_distances_and_not_where_the_window_begins() -> None:
 
 def test_rotation_by_hand() -> None:
     # One pair: at position 1 the vector (1, 0) turns by one radian.
-    turned = RotaryPosition(head_width=2, max_length=2)(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
-    torch.testing.assert_close(turned, torch.tensor([[[1.0, 0.0], [math.cos(1), math.sin(1)]]]))
+    position, vectors = RotaryPosition(head_width=2, max_length=2), torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    torch.testing.assert_close(turned(vectors, position), torch.tensor([[[1.0, 0.0], [math.cos(1), math.sin(1)]]]))
+
+
+def test_what_is_turned_back_is_what_it_was() -> None:
+    position, vectors, back = RotaryPosition(head_width=4, max_length=5), torch.randn(2, 5, 4), torch.empty(2, 5, 4)
+    rotate_into(turned(vectors, position), position.cosines_LW, position.sines_LW, back, back=True)
+    torch.testing.assert_close(back, vectors)
 
 
 def test_neighbours_bring_the_two_of_a_pair_side_by_side() -> None:
@@ -129,8 +146,8 @@ def test_neighbours_bring_the_two_of_a_pair_side_by_side() -> None:
 def test_a_pair_turns_as_one_complex_number() -> None:
     # At position 1 the vector (1, 0) turns by one radian, as above.
     turns = RotaryPosition(head_width=2, max_length=2).turns(2)
-    turned = torch.view_as_real(as_pairs(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) * turns).flatten(1)
-    torch.testing.assert_close(turned, torch.tensor([[1.0, 0.0], [math.cos(1), math.sin(1)]]))
+    pairs = torch.view_as_real(as_pairs(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) * turns).flatten(1)
+    torch.testing.assert_close(pairs, torch.tensor([[1.0, 0.0], [math.cos(1), math.sin(1)]]))
 
 
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1.3e-6, 1e-5), (torch.bfloat16, 0.05, 0.02)])
@@ -166,7 +183,7 @@ def textbook(projected_BLX: torch.Tensor, num_heads: int, position: RotaryPositi
     later = torch.full((projected_BLX.shape[1],) * 2, -torch.inf).triu(1)
     attended = []
     for query, key, value in zip(*(tensor.chunk(num_heads, 2) for tensor in (queries, keys, values)), strict=True):
-        logits = position(query) @ position(key).mT / query.shape[2] ** 0.5
+        logits = turned(query, position) @ turned(key, position).mT / query.shape[2] ** 0.5
         attended.append(functional.softmax(logits + later, -1) @ value)
     return torch.cat(attended, 2)
 
