@@ -50,7 +50,7 @@ class TiledCrossEntropy(torch.autograd.Function):
         rounded_PD, rounded_ND = query_PD.to(dtype), weight_ND.to(dtype)
         mean_PD, log_sum_P = _attend(rounded_PD, rounded_ND, bias_N)
         # What is subtracted is rounded by as much as it was before it was added up, or a position that is learned leaves the rounding.
-        target_PD, rounded_target_PD = weight_ND[target_P], rounded_ND[target_P].float()
+        target_PD, rounded_target_PD = weight_ND.index_select(0, target_P), rounded_ND.index_select(0, target_P).float()
         score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
         rounded_score_P = (rounded_PD * rounded_target_PD).sum(1) + bias_N[target_P]
         chance_P = (rounded_score_P - log_sum_P).exp_().clamp_(max=1)
@@ -113,7 +113,7 @@ def _by_chunks(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Te
     device = query_PD.device.type
     num_positions, width, num_items = *query_PD.shape, len(weight_ND)
     with torch.autocast(device, enabled=False):
-        target_PD = weight_ND[target_P]
+        target_PD = weight_ND.index_select(0, target_P)
         target_score_P = (query_PD * target_PD).sum(1) + bias_N[target_P]
         chunk = _positions_per_chunk(num_items, device)
         reference_P = _references(query_PD, weight_ND, bias_N, target_score_P, chunk).to(dtype)

@@ -109,6 +109,16 @@ def product_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
+def flat_events(states_BLD: Tensor, positions_P: Tensor | None) -> Tensor:
+    """States [P, D] at flat positions; None: at all of them, as they lie.
+
+    ``index_select``, whose gradient is added row by row: that of an index in brackets sorts the positions on a GPU, and on a CPU it
+    takes several times as long.
+    """
+    states_XD = states_BLD.flatten(0, 1)
+    return states_XD if positions_P is None else states_XD.index_select(0, positions_P)
+
+
 def gather_events(states_BLD: Tensor, positions_BP: Tensor) -> Tensor:
     """States [B, P, D] of each user at the given positions."""
     return states_BLD.gather(1, positions_BP[:, :, None].expand(-1, -1, states_BLD.shape[2]))

@@ -132,23 +132,24 @@ def next_app_loss(
 
 
 def _next_loss(
-    scores_of: Callable[[Tensor], ItemScores], targets_BL: Tensor, sampler: NegativeSampler | None, num_targets: int | None
+    scores_of: Callable[[Tensor | None], ItemScores], targets_BL: Tensor, sampler: NegativeSampler | None, num_targets: int | None
 ) -> Tensor:
     targets = targets_BL.flatten()
     if num_targets is not None:
-        positions_P = (targets > UNKNOWN).byte().argsort(descending=True, stable=True)[:num_targets]
-        target_P, counted_P = targets[positions_P], targets[positions_P] > UNKNOWN
+        # Those to learn come first; where there is room for all positions, they stay where they are.
+        is_all = num_targets >= len(targets)
+        positions_P = None if is_all else (targets > UNKNOWN).byte().argsort(descending=True, stable=True)[:num_targets]
+        target_P = targets if positions_P is None else targets.index_select(0, positions_P)
+        counted_P = target_P > UNKNOWN
         scores = scores_of(positions_P)
         if sampler is None:
             return masked_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, target_P, counted_P)
         return sampled_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, target_P, sampler, counted_P)
     positions_P = torch.nonzero(targets > UNKNOWN).squeeze(1)
-    scores = scores_of(positions_P)
+    scores, target_P = scores_of(positions_P), targets.index_select(0, positions_P)
     if sampler is not None:
-        return sampled_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, targets[positions_P], sampler)
-    return catalogue_cross_entropy(
-        scores.query_PD, scores.weight_ND[_FIRST_ITEM:], scores.bias_N[_FIRST_ITEM:], targets[positions_P] - _FIRST_ITEM
-    )
+        return sampled_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, target_P, sampler)
+    return catalogue_cross_entropy(scores.query_PD, scores.weight_ND[_FIRST_ITEM:], scores.bias_N[_FIRST_ITEM:], target_P - _FIRST_ITEM)
 
 
 def activity_loss(activity_logits_B: Tensor, activity_B: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from mfn_core.data.histories import Histories
 from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.alignment import CategoryPooling
 from mfn_core.model.blend import ItemBlend
-from mfn_core.model.encoder import ViewEncoder
+from mfn_core.model.encoder import ViewEncoder, flat_events
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
 from mfn_core.model.heads import CatalogueBias, NextItemQuery
@@ -158,10 +158,10 @@ class MacroMicroFusionNetwork(nn.Module):
         """What the readers see of the batch."""
         return gather_evidence(encoded, self._seen(batch), self.macro, self.micro, (self.macro_pooling, self.micro_pooling))
 
-    def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor) -> ItemScores:
-        """The network's own scores of the item that follows each of the flat micro positions: what it is trained on."""
+    def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor | None) -> ItemScores:
+        """The network's own scores of the item that follows each of the flat micro positions, None: of all: what it is trained on."""
         query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
-        return ItemScores.plain(query_BLD.flatten(0, 1)[positions_P], self.micro.embedding.ids.weight, self.items.bias)
+        return ItemScores.plain(flat_events(query_BLD, positions_P), self.micro.embedding.ids.weight, self.items.bias)
 
     def last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
         """Blended scores of the item that follows the whole micro history."""
@@ -192,10 +192,10 @@ class MacroMicroFusionNetwork(nn.Module):
         product = self.neighbours(seen.micro_ids_BL, seen.micro_lengths_B)
         return self.successors(seen.micro_ids_BL, seen.micro_lengths_B), product, self.neighbours.mixture(product)
 
-    def next_app_scores(self, encoded: Encoded, positions_P: Tensor) -> ItemScores:
-        """Scores of the app that follows each of the flat macro positions."""
+    def next_app_scores(self, encoded: Encoded, positions_P: Tensor | None) -> ItemScores:
+        """Scores of the app that follows each of the flat macro positions, None: of all."""
         return ItemScores.plain(
-            self.next_app(encoded.macro_hidden_BLD.flatten(0, 1)[positions_P]), self.macro.embedding.ids.weight, self.apps.bias
+            self.next_app(flat_events(encoded.macro_hidden_BLD, positions_P)), self.macro.embedding.ids.weight, self.apps.bias
         )
 
     @property

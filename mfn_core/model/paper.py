@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mfn_core.data.batch import Batch
 from mfn_core.model.alignment import CategoryAlignment
-from mfn_core.model.encoder import ViewEncoder
+from mfn_core.model.encoder import ViewEncoder, flat_events
 from mfn_core.model.fusion import GatedFusion
 from mfn_core.model.heads import ClassificationHead, NextItemQuery
 from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
@@ -115,10 +115,10 @@ class PaperNetwork(nn.Module):
         """Both views; what the next item is scored from."""
         return encode(self.macro, self.micro, batch)
 
-    def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor) -> ItemScores:
-        """Scores of the item that follows each of the flat micro positions."""
+    def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor | None) -> ItemScores:
+        """Scores of the item that follows each of the flat micro positions, None: of all."""
         query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
-        return self._scores(query_BLD.flatten(0, 1)[positions_P])
+        return self._scores(flat_events(query_BLD, positions_P))
 
     def last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
         """Scores of the item that follows the whole micro history.

@@ -62,7 +62,7 @@ class NegativeSampler:
         popular = torch.searchsorted(self._cumulative_N, places, right=True).clamp(max=num_entries - 1)
         uniform = torch.randint(_FIRST_ENTRY, num_entries, (self._num_uniform,), device=device)
         entries_S = torch.cat([popular, uniform])
-        return entries_S, self._log_expected_N[entries_S]
+        return entries_S, self._log_expected_N.index_select(0, entries_S)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def sampled_cross_entropy(
     share_P = torch.full_like(target_P, 1 / max(len(target_P), 1), dtype=torch.float32)
     if counted_P is not None:
         share_P = counted_P / counted_P.sum().clamp(min=1)
-    return _SampledCrossEntropy.apply(query_PD, rows, bias_N[entries], log_expected_S, hit_PS, share_P)
+    return _SampledCrossEntropy.apply(query_PD, rows, bias_N.index_select(0, entries), log_expected_S, hit_PS, share_P)
 
 
 class _SampledCrossEntropy(torch.autograd.Function):

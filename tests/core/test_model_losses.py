@@ -38,6 +38,17 @@ class TestNextItem:
         expected = functional.cross_entropy(dense(scores)[:, 2:], torch.tensor([6, 7, 2, 4]) - 2)
         torch.testing.assert_close(next_item_loss(network, encoded, batch), expected)
 
+    @pytest.mark.parametrize("room", [4, 5, 12], ids=["just the targets", "more", "every position"])
+    def test_room_for_more_than_the_targets_changes_nothing(self, make, room: int) -> None:
+        network, batch = make(), batch_of(ANNA, BORIS, NOBODY)
+        assert batch.targets_BL.numel() == 12
+        encoded = network.encode(batch)
+        counted, in_room = next_item_loss(network, encoded, batch), next_item_loss(network, encoded, batch, num_targets=room)
+        torch.testing.assert_close(in_room, counted)
+        table = network.micro.embedding.ids.weight
+        gradients = [torch.autograd.grad(loss, table, retain_graph=True)[0] for loss in (in_room, counted)]
+        torch.testing.assert_close(*gradients)
+
     def test_leaves_unknown_out_as_target_and_as_rival(self, make) -> None:
         network, batch = make(), batch_of(ANNA)
         batch.targets_BL[0, 1] = UNKNOWN
