@@ -19,6 +19,7 @@ Rows = NDArray[np.int64]
 _LEAST_STEP = 8
 _STEPS_PER_DOUBLING = 4
 _TARGET_STEPS = 4
+_ROOM = 2
 _MOST_OF_FREE_MEMORY = 0.5
 _GIB = 2**30
 _log = logging.getLogger(__name__)
@@ -36,13 +37,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class _View:
-    """One view's events on the device, and where each user's window begins and ends."""
+    """One view's events on the device."""
 
-    starts_U: Tensor
-    stops_U: Tensor
-    ids: Tensor
-    categories: Tensor
-    times: Tensor
+    kinds_2E: Tensor  # ids and categories
+    times_E: Tensor
 
 
 class ResidentHistories:
@@ -77,9 +75,12 @@ class ResidentHistories:
         self._macro_lengths_U, self._micro_lengths_U = (stops - starts for starts, stops in (macro_bounds, micro_bounds))
         self._targets_U = _num_targets(micro, *micro_bounds)
         self._cut = dataset.cut
-        self._macro, self._micro = _on(device, macro, macro_bounds), _on(device, micro, micro_bounds)
-        self._before = _whole(dataset.histories.macro_before, device)
-        self._macro_firsts_U = torch.from_numpy(macro.offsets[:-1]).to(device)
+        self._macro, self._micro = _on(device, macro), _on(device, micro)
+        self._before_E = _whole(dataset.histories.macro_before, device)
+        # What a batch asks of its users, side by side: it is looked up at once.
+        starts_U, first_U = macro_bounds[0], macro.offsets[:-1]
+        windows = (starts_U, self._macro_lengths_U, micro_bounds[0], self._micro_lengths_U)
+        self._of_users_6U = torch.from_numpy(np.stack([*windows, starts_U - first_U + 1, macro_bounds[1] - first_U])).to(device)
         self._activity_U = torch.from_numpy(np.where(activity_B < 0, np.nan, activity_B).astype(np.float32)).to(device)
         self._attributes_UA = torch.from_numpy(attributes_BA.astype(np.int64)).to(device)
 
@@ -95,41 +96,42 @@ class ResidentHistories:
 
     def batch(self, rows_B: Tensor, shape: Shape) -> Batch:
         """The batch of the users at these rows [B] on the device; no shape depends on a value, nothing waits for the device."""
-        macro, micro = _Window(self._macro, rows_B, shape.macro_length), _Window(self._micro, rows_B, shape.micro_length)
-        next_BL = micro.gather(self._micro.ids, ahead=1)
-        steps_L = torch.arange(shape.micro_length, device=rows_B.device)
-        is_target_BL = (steps_L < micro.lengths_B[:, None] - 1) & (next_BL != UNKNOWN)
-        nothing_BM = torch.full((len(rows_B), 1), PAD, device=rows_B.device)  # labels are learned from batches of the host
+        macro_starts_B, macro_lengths_B, micro_starts_B, micro_lengths_B, passed_B, visible_B = self._of_users_6U[:, rows_B]
+        macro = _Window(self._macro, macro_starts_B, macro_lengths_B, shape.macro_length)
+        micro = _Window(self._micro, micro_starts_B, micro_lengths_B, shape.micro_length)
+        macro_ids_BL, macro_categories_BL = macro.padded(self._macro.kinds_2E)
+        micro_ids_BL, micro_categories_BL = micro.padded(self._micro.kinds_2E)
+        nothing_BM = torch.full((len(rows_B), 1), PAD, dtype=torch.int32, device=rows_B.device)  # labels are learned from batches of the host
+        last_B1 = micro_lengths_B[:, None] - 1
+        following_BL = micro.events_BL + 1
+        next_BL = self._micro.kinds_2E[0][following_BL]
+        is_target_BL = (micro.steps_L < last_B1) & (next_BL != UNKNOWN)
+        # As ``collate``'s: before the last event's successor, which is the query, come all app events.
+        last_B1 = last_B1.clamp(min=0)
+        before_BL = self._before_E[following_BL].scatter_(1, last_B1, visible_B[:, None].int())
+        asof_BL = (before_BL - passed_B[:, None]).clamp(min=-1).masked_fill(micro.steps_L > last_B1, -1)
         return Batch(
             rows_B=rows_B,
-            macro_ids_BL=macro.gather(self._macro.ids),
-            macro_categories_BL=macro.gather(self._macro.categories),
-            macro_times_BL=macro.gather(self._macro.times),
-            macro_lengths_B=macro.lengths_B,
-            macro_met_BM=nothing_BM.int(),
+            macro_ids_BL=macro_ids_BL,
+            macro_categories_BL=macro_categories_BL,
+            macro_times_BL=macro.padded(self._macro.times_E),
+            macro_lengths_B=macro_lengths_B,
+            macro_met_BM=nothing_BM,
             macro_past_categories_BM=nothing_BM,
             macro_past_times_BM=nothing_BM,
-            micro_ids_BL=micro.gather(self._micro.ids),
-            micro_categories_BL=micro.gather(self._micro.categories),
-            micro_times_BL=micro.gather(self._micro.times),
-            micro_lengths_B=micro.lengths_B,
-            micro_met_BM=nothing_BM.int(),
+            micro_ids_BL=micro_ids_BL,
+            micro_categories_BL=micro_categories_BL,
+            micro_times_BL=micro.padded(self._micro.times_E),
+            micro_lengths_B=micro_lengths_B,
+            micro_met_BM=nothing_BM,
             micro_past_categories_BM=nothing_BM,
             micro_past_times_BM=nothing_BM,
-            asof_BL=self._asof(rows_B, macro, micro, steps_L),
-            targets_BL=next_BL.masked_fill(~is_target_BL, PAD),
+            asof_BL=asof_BL,
+            targets_BL=_or_pad(is_target_BL, next_BL),
             query_time_B=torch.full_like(rows_B, self._cut),
             activity_B=self._activity_U[rows_B],
             attributes_BA=self._attributes_UA[rows_B],
         )
-
-    def _asof(self, rows_B: Tensor, macro: "_Window", micro: "_Window", steps_L: Tensor) -> Tensor:
-        """As ``collate``'s: before the last event's successor, which is the query, come all app events."""
-        last_B1 = (micro.lengths_B - 1).clamp(min=0)[:, None]
-        first_B1 = self._macro_firsts_U[rows_B][:, None]
-        before_BL = micro.gather(self._before, ahead=1).scatter(1, last_B1, macro.stops_B[:, None] - first_B1)
-        asof_BL = before_BL - 1 - (macro.starts_B[:, None] - first_B1)
-        return asof_BL.masked_fill((steps_L > last_B1) | (asof_BL < 0), -1)
 
 
 def fits(dataset: Dataset, device: torch.device) -> bool:
@@ -151,16 +153,20 @@ def fits(dataset: Dataset, device: torch.device) -> bool:
 class _Window:
     """The latest events of some users, right-padded to a given length."""
 
-    def __init__(self, view: _View, rows_B: Tensor, length: int) -> None:
-        self.starts_B, self.stops_B = view.starts_U[rows_B], view.stops_U[rows_B]
-        self.lengths_B = self.stops_B - self.starts_B
-        steps_L = torch.arange(length, device=rows_B.device)
-        self._is_event_BL = steps_L < self.lengths_B[:, None]
-        self._events_BL = self.starts_B[:, None] + steps_L
+    def __init__(self, view: _View, starts_B: Tensor, lengths_B: Tensor, length: int) -> None:
+        self.steps_L = torch.arange(length, device=starts_B.device)
+        self._is_event_BL = self.steps_L < lengths_B[:, None]
+        # At padding others' events, or the room beyond the last one.
+        self.events_BL = (starts_B[:, None] + self.steps_L).clamp(max=len(view.times_E) - _ROOM)
 
-    def gather(self, values: Tensor, ahead: int = 0) -> Tensor:
-        """Values of the events, or of those ``ahead`` positions later; 0 at padding."""
-        return values[(self._events_BL + ahead).clamp(max=len(values) - 1)].long() * self._is_event_BL
+    def padded(self, values: Tensor) -> Tensor:
+        """Values [..., E] of the events, as int64 [..., B, L]; 0 at padding."""
+        return _or_pad(self._is_event_BL, values[..., self.events_BL])
+
+
+def _or_pad(holds: Tensor, values: Tensor) -> Tensor:
+    """Whole numbers as int64, 0, hence PAD, where it does not hold: in one pass."""
+    return torch.mul(values, holds, out=torch.empty(values.shape, dtype=torch.int64, device=values.device))
 
 
 def _windows(view: ViewHistories, stops_U: Rows, max_length: int) -> tuple[Rows, Rows]:
@@ -173,14 +179,14 @@ def _num_targets(micro: ViewHistories, starts_U: Rows, stops_U: Rows) -> Rows:
     return np.where(stops_U > starts_U, known[stops_U] - known[np.minimum(starts_U + 1, len(micro.ids))], 0)
 
 
-def _on(device: torch.device, view: ViewHistories, bounds: tuple[Rows, Rows]) -> _View:
-    starts_U, stops_U = (torch.from_numpy(bound).to(device) for bound in bounds)
-    return _View(starts_U, stops_U, *(_whole(values, device) for values in (view.ids, view.categories, view.times)))
+def _on(device: torch.device, view: ViewHistories) -> _View:
+    return _View(_whole(np.stack([view.ids, view.categories]), device), _whole(view.times, device))
 
 
 def _whole(values: NDArray[np.integer], device: torch.device) -> Tensor:
-    """The values, or one of no consequence where there are none to gather."""
-    return torch.tensor(values if len(values) else np.zeros(1, values.dtype), device=device)
+    """The values [..., E], and room beyond them for what padding asks for: an event, and the one that follows it."""
+    room = np.zeros((*values.shape[:-1], _ROOM), values.dtype)
+    return torch.from_numpy(np.concatenate([values, room], -1)).to(device)
 
 
 def _rounded_up(length: int, longest: int) -> int:
