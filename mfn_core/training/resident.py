@@ -18,7 +18,7 @@ from mfn_core.schema import PAD, UNKNOWN
 Rows = NDArray[np.int64]
 _LEAST_STEP = 8
 _STEPS_PER_DOUBLING = 4
-_TARGET_STEPS = 4
+_TARGET_STEPS, _LARGEST_TARGET_STEP = 8, 2**14
 _ROOM = 2
 _MOST_OF_FREE_MEMORY = 0.5
 _GIB = 2**30
@@ -90,7 +90,7 @@ class ResidentHistories:
         macro_length = _rounded_up(int(self._macro_lengths_U[rows].max()), longest_macro)
         micro_length = _rounded_up(int(self._micro_lengths_U[rows].max()), longest_micro)
         positions = len(rows) * micro_length
-        step = -(-positions // _TARGET_STEPS)
+        step = min(-(-positions // _TARGET_STEPS), _LARGEST_TARGET_STEP)
         num_targets = min(positions, max(1, -(-int(self._targets_U[rows].sum()) // step)) * step)
         return Shape(len(rows), macro_length, micro_length, num_targets)
 

@@ -75,9 +75,15 @@ def test_sizes_are_rounded_up_by_eights_and_by_quarters_of_powers_of_two():
     assert [shape.micro_length for shape in shapes] == [8, 24, 40, 80, 80]
 
 
-def test_room_is_for_all_targets_and_by_quarters_of_all_positions():
+def test_room_is_for_all_targets_and_by_eighths_of_all_positions():
     dataset = seven_users([7, 34])  # windows of 5 and 32 events, 4 and 31 targets
     histories = resident(dataset, 80)
     assert histories.shape(np.array([0])) == Shape(1, 8, 8, 4)
     assert histories.shape(np.array([0, 0, 0])) == Shape(3, 8, 8, 12)
-    assert histories.shape(np.array([0, 0, 1])) == Shape(3, 40, 32, 48)  # 39 of 96 positions
+    assert histories.shape(np.array([0, 1])) == Shape(2, 40, 32, 40)  # 35 of 64 positions
+
+
+def test_in_a_large_batch_room_is_by_16384_positions():
+    histories = resident(seven_users([34]), 80)
+    num_users = 20_000  # 620,000 targets at 640,000 positions
+    assert histories.shape(np.zeros(num_users, int)) == Shape(num_users, 40, 32, 38 * 2**14)
