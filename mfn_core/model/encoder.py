@@ -7,6 +7,7 @@ from mfn_core.model.attention import SelfAttention, gather_event
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import EventEmbedding
 from mfn_core.model.rotary import RotaryPosition
+from mfn_core.model.rounded import pass_rounded
 
 
 class TransformerLayer(nn.Module):
@@ -73,10 +74,7 @@ class ViewEncoder(nn.Module):
             Hidden states [B, L, D], each a function of its event and the earlier ones, and the view's
             representation [B, D]: the state of the latest event, zero where the history is empty.
         """
-        hidden_BLD = self._embedded(ids_BL, categories_BL, times_BL)
-        for layer in self.layers:
-            hidden_BLD = layer(hidden_BLD, self.position)
-        hidden_BLD = self.norm(hidden_BLD)
+        hidden_BLD = self.norm(self._encoded(self._embedded(ids_BL, categories_BL, times_BL)))
         latest_BD = gather_event(hidden_BLD, (lengths_B - 1).clamp(min=0))
         return hidden_BLD, latest_BD * (lengths_B > 0)[:, None]
 
@@ -94,6 +92,14 @@ class ViewEncoder(nn.Module):
         assert isinstance(last_layer, TransformerLayer)
         latest_BD = last_layer.of_event(hidden_BLD, (lengths_B - 1).clamp(min=0), self.position)
         return self.norm(latest_BD) * (lengths_B > 0)[:, None]
+
+    def _encoded(self, hidden_BLD: Tensor) -> Tensor:
+        is_rounded = hidden_BLD.dtype is not self.norm.weight.dtype
+        if is_rounded and not hidden_BLD.is_cpu and torch.is_grad_enabled():
+            return pass_rounded(self.layers, hidden_BLD, self.position)
+        for layer in self.layers:
+            hidden_BLD = layer(hidden_BLD, self.position)
+        return hidden_BLD
 
     def _embedded(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor) -> Tensor:
         num_events = ids_BL.shape[1]

@@ -4,14 +4,16 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from mfn_core.model import attention
 from mfn_core.model.attention import SelfAttention, attend_blockwise, attend_fused
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import gap_boundaries, gap_buckets
-from mfn_core.model.encoder import ViewEncoder
+from mfn_core.model.encoder import TransformerLayer, ViewEncoder
 from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours, rotate_into
+from mfn_core.model.rounded import pass_rounded
 
 
 def encoder(max_length: int = 6) -> ViewEncoder:
@@ -230,6 +232,42 @@ def test_the_fused_attention_is_never_cudnns(monkeypatch: pytest.MonkeyPatch) ->
     attend_fused(torch.randn(2, 3, 3 * 8), 2, RotaryPosition(head_width=4, max_length=3))
     assert allowed == [False]
     assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+class TestRoundedLayers:
+    POSITION = RotaryPosition(head_width=4, max_length=9)
+
+    def layers(self) -> nn.ModuleList:
+        torch.manual_seed(0)
+        made = (TransformerLayer(width=8, num_heads=2, feed_forward_factor=4, dropout=0.2) for _ in range(2))
+        return nn.ModuleList(made).eval()
+
+    def answer(self, passed) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        layers, states = self.layers(), torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states = passed(layers, states.bfloat16(), self.POSITION)
+        assert states.dtype == torch.bfloat16
+        (states.float() * torch.linspace(-1, 1, 8)).sum().backward()
+        return states, {name: weight.grad for name, weight in layers.named_parameters()}
+
+    def test_answer_and_learn_as_they_do_by_autocast(self) -> None:
+        def one_by_one(layers: nn.ModuleList, states: torch.Tensor, position: RotaryPosition) -> torch.Tensor:
+            for layer in layers:
+                states = layer(states, position)
+            return states
+
+        (states, gradients), (expected, exact) = self.answer(pass_rounded), self.answer(one_by_one)
+        torch.testing.assert_close(states, expected, rtol=0.02, atol=0.02)
+        assert gradients.keys() == exact.keys()
+        for name, gradient in gradients.items():
+            assert gradient.dtype == torch.float32, name
+            assert (gradient - exact[name]).norm() < 0.03 * exact[name].norm(), name
+
+    def test_keep_their_own_weights(self) -> None:
+        layers = self.layers()
+        before = dict(layers.named_parameters())
+        pass_rounded(layers, torch.randn(1, 2, 8).bfloat16(), self.POSITION)
+        assert all(weight is before[name] for name, weight in layers.named_parameters())
 
 
 class TestByteDropout:
