@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
+from mfn_core.model.embedding import rows_of
 from mfn_core.model.encoder import product_dtype
 from mfn_core.schema import UNKNOWN
 
@@ -103,7 +103,7 @@ def sampled_cross_entropy(
     """
     entries_S, log_expected_S = sampler.draw()
     entries = torch.cat([target_P, entries_S])
-    rows = functional.embedding(entries, weight_ND, sparse=sampler.is_sparse)
+    rows = rows_of(weight_ND, entries, is_sparse=sampler.is_sparse)
     hit_PS = target_P.int()[:, None] == entries_S.int()
     share_P = torch.full_like(target_P, 1 / max(len(target_P), 1), dtype=torch.float32)
     if counted_P is not None:

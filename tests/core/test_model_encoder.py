@@ -10,7 +10,7 @@ from torch.nn import functional
 from mfn_core.model import attention
 from mfn_core.model.attention import SelfAttention, attend_blockwise, attend_fused
 from mfn_core.model.dropout import ByteDropout
-from mfn_core.model.embedding import gap_boundaries, gap_buckets
+from mfn_core.model.embedding import _UnsortedRows, gap_boundaries, gap_buckets, rows_of
 from mfn_core.model.encoder import TransformerLayer, ViewEncoder
 from mfn_core.model.rotary import RotaryPosition, as_pairs, neighbours, rotate_into
 from mfn_core.model.rounded import pass_rounded
@@ -101,6 +101,18 @@ def test_the_order_of_events_matters() -> None:
     _, forth = encode([2, 3, 4], [2, 2, 2], [10, 10, 10], 3)
     _, back = encode([3, 2, 4], [2, 2, 2], [10, 10, 10], 3)
     assert not torch.allclose(forth, back, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding_idx", [None, 0])
+def test_rows_added_as_they_come_are_those_of_torch(padding_idx: int | None) -> None:
+    table = torch.randn(5, 4, requires_grad=True)
+    ids = torch.tensor([[0, 3, 3], [4, 0, 3]])
+    mine, torchs = _UnsortedRows.apply(table, ids, padding_idx), rows_of(table, ids, padding_idx)
+    assert torch.equal(mine, torchs)
+    weight = torch.randn(2, 3, 4)
+    gradients = [torch.autograd.grad((weight * rows).sum(), table)[0] for rows in (mine, torchs)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0][0].any() == (padding_idx is None)
 
 
 def test_a_history_longer_than_the_limit_is_a_programming_error() -> None:
