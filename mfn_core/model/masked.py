@@ -47,27 +47,28 @@ class _MaskedCrossEntropy(torch.autograd.Function):
         dtype = product_dtype(query_PD)
         (num_positions, width), num_items = query_PD.shape, len(weight_ND)
         with torch.autocast(query_PD.device.type, enabled=False):
-            items_ND = weight_ND.new_zeros(_rounded_up(num_items), width, dtype=dtype)
+            items_ND = weight_ND.new_empty(_rounded_up(num_items), width, dtype=dtype)
             items_ND[:num_items] = weight_ND
+            items_ND[num_items:] = 0
             biases_N = bias_N.new_full((len(items_ND),), -torch.inf, dtype=dtype)
             biases_N[_FIRST_ITEM:num_items] = bias_N[_FIRST_ITEM:]
             # Beside the queries a column of their shares, for the gradient of the biases.
             shared_PK = query_PD.new_zeros(num_positions, _rounded_up(width + 1), dtype=dtype)
-            shared_PK[:, :width] = query_PD * share_P[:, None]
+            torch.mul(query_PD, share_P[:, None], out=shared_PK[:, :width])
             shared_PK[:, width] = share_P
             queries_PD = query_PD.to(dtype)
-            loss = query_PD.new_zeros((), dtype=torch.float32)
+            of_target_P1 = query_PD.new_empty(num_positions, 1, dtype=dtype)
             query_gradient_PD = query_PD.new_empty(query_PD.shape, dtype=torch.float32)
             item_gradient_NK = items_ND.new_zeros(len(items_ND), shared_PK.shape[1], dtype=torch.float32)
             for rows in _chunks(num_positions, len(items_ND)):
                 target_C1, share_C1 = target_P[rows, None], share_P[rows, None]
                 probability_CN = torch.addmm(biases_N, queries_PD[rows], items_ND.T).softmax(1)
-                of_target_C1 = probability_CN.gather(1, target_C1)
-                loss -= (of_target_C1.float().clamp(min=torch.finfo(dtype).tiny).log() * share_C1).sum()
+                torch.gather(probability_CN, 1, target_C1, out=of_target_P1[rows])
                 # d loss / d scores = probability - one-hot, here without the share.
-                probability_CN.scatter_(1, target_C1, of_target_C1 - 1)
-                query_gradient_PD[rows] = (probability_CN @ items_ND).float() * share_C1
+                probability_CN.scatter_(1, target_C1, of_target_P1[rows] - 1)
+                torch.mul(probability_CN @ items_ND, share_C1, out=query_gradient_PD[rows])
                 item_gradient_NK += probability_CN.T @ shared_PK[rows]
+            loss = -(of_target_P1[:, 0].float().clamp(min=torch.finfo(dtype).tiny).log() * share_P).sum()
         ctx.save_for_backward(query_gradient_PD, item_gradient_NK[:num_items, :width], item_gradient_NK[:num_items, width])
         return loss
 

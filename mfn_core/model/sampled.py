@@ -105,8 +105,9 @@ def sampled_cross_entropy(
     entries = torch.cat([target_P, entries_S])
     rows = rows_of(weight_ND, entries, is_sparse=sampler.is_sparse)
     hit_PS = target_P.int()[:, None] == entries_S.int()
-    share_P = torch.full_like(target_P, 1 / max(len(target_P), 1), dtype=torch.float32)
-    if counted_P is not None:
+    if counted_P is None:
+        share_P = torch.full_like(target_P, 1 / max(len(target_P), 1), dtype=torch.float32)
+    else:
         share_P = counted_P / counted_P.sum().clamp(min=1)
     return _SampledCrossEntropy.apply(query_PD, rows, bias_N.index_select(0, entries), log_expected_S, hit_PS, share_P)
 
@@ -125,9 +126,11 @@ class _SampledCrossEntropy(torch.autograd.Function):
             query_PD = query_PD.float()
             target_PD, negative_SD = rows_ED[:num_positions], rows_ED[num_positions:]
             own_P = (query_PD * target_PD).sum(1) + biases_E[:num_positions]
-            one_P, one_S = torch.ones_like(own_P), torch.ones_like(log_expected_S)
-            queries_PK = _columns(query_PD, one_P, one_P, *_in_two(-own_P, dtype), dtype=dtype)
-            negatives_SK = _columns(negative_SD, *_in_two(biases_E[num_positions:] - log_expected_S, dtype), one_S, one_S, dtype=dtype)
+            # Columns of what is added to the products, the other side's being 1, for the queries and then for the negatives.
+            queries_PK, negatives_SK = _beside(query_PD, 4, 0, dtype), _beside(negative_SD, 4, 1, dtype)
+            queries_PK[:, -4:-2] = 1
+            _in_two(-own_P, queries_PK[:, -2:])
+            _in_two(biases_E[num_positions:] - log_expected_S, negatives_SK[:, -4:-2])
             scores_PS = (queries_PK @ negatives_SK.T).masked_fill_(hit_PS, -torch.inf)
             highest_P1 = scores_PS.amax(1, keepdim=True).clamp_(min=0)
             exponential_PS = scores_PS.sub_(highest_P1).exp_()
@@ -138,7 +141,9 @@ class _SampledCrossEntropy(torch.autograd.Function):
             # d loss / d scores: the share of the exponentials, and for the target 1 less.
             weight_P = share_P / normalizer_P
             of_target_P = weight_P * own_exponential_P - share_P
-            weighted_PK = _columns(query_PD * weight_P[:, None], weight_P, dtype=dtype)
+            weighted_PK = query_PD.new_zeros(num_positions, _width(width + 1), dtype=dtype)
+            torch.mul(query_PD, weight_P[:, None], out=weighted_PK[:, :width])
+            weighted_PK[:, -1] = weight_P
             negative_gradient_SK = (exponential_PS.T @ weighted_PK).float()
         ctx.save_for_backward(
             weight_P[:, None] * summed_PK[:, :width] + of_target_P[:, None] * target_PD,
@@ -155,17 +160,18 @@ class _SampledCrossEntropy(torch.autograd.Function):
         return query, rows, biases, None, None, None
 
 
-def _in_two(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A number and what its rounding leaves: biases are as large as scores differ, and a product adds both in float32."""
-    rounded = values.to(dtype).to(values.dtype)
-    return rounded, values - rounded
+def _in_two(values: Tensor, out_X2: Tensor) -> None:
+    """A number, and what its rounding leaves: biases are as large as scores differ, and a product adds both in float32."""
+    out_X2[:, 0] = values
+    torch.sub(values, out_X2[:, 0], out=out_X2[:, 1])
 
 
-def _columns(matrix: Tensor, *columns: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix, zeros up to a round width, and the further columns as the last ones."""
-    width = -(-(matrix.shape[1] + len(columns)) // _COLUMN_STEP) * _COLUMN_STEP
-    whole = matrix.new_zeros(len(matrix), width, dtype=dtype)
+def _beside(matrix: Tensor, num_more: int, rest: float, dtype: torch.dtype) -> Tensor:
+    """The matrix, and beyond it so many columns and more, up to a round width, of one number."""
+    whole = matrix.new_full((len(matrix), _width(matrix.shape[1] + num_more)), rest, dtype=dtype)
     whole[:, : matrix.shape[1]] = matrix
-    for place, column in enumerate(reversed(columns), start=1):
-        whole[:, -place] = column
     return whole
+
+
+def _width(num_columns: int) -> int:
+    return -(-num_columns // _COLUMN_STEP) * _COLUMN_STEP
