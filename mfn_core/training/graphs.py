@@ -40,6 +40,11 @@ class ResidentSteps:
         """Shapes whose steps are replayed."""
         return self._graphed.num_graphs if self._graphed else 0
 
+    @property
+    def num_replays(self) -> int:
+        """Steps that were replayed, not launched kernel by kernel."""
+        return self._graphed.num_replays if self._graphed else 0
+
     def __call__(self, batches_of_rows: Sequence[Rows]) -> Iterator[Tensor]:
         """A step per batch of users; the losses of each, valid until the next."""
         on_device = torch.from_numpy(np.concatenate(batches_of_rows)).to(self._device)
@@ -62,6 +67,7 @@ class GraphedStep:
         self._graphs: dict[Shape, Replay] = {}
         self._taken: Counter[Shape] = Counter()
         self._is_recording = True
+        self.num_replays = 0
 
     def __call__(self, shape: Shape, rows_B: Tensor) -> Tensor:
         """One step; the losses are valid until the next."""
@@ -69,7 +75,10 @@ class GraphedStep:
         if self._is_recording and self._taken[shape] > _STEPS_BEFORE_RECORDING and shape not in self._graphs:
             self._try_to_record(shape, rows_B)
         replay = self._graphs.get(shape)
-        return replay(rows_B) if replay else self._step(shape, rows_B)
+        if replay is None:
+            return self._step(shape, rows_B)
+        self.num_replays += 1
+        return replay(rows_B)
 
     @property
     def num_graphs(self) -> int:

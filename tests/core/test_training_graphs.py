@@ -54,6 +54,7 @@ def test_a_shape_is_recorded_after_some_steps_and_replayed_from_then_on():
     take = GraphedStep(told.step, told.record)
     for shape in (SHORT, SHORT, LONG, SHORT, SHORT, LONG):
         take(shape, ROWS)
+    assert (take.num_graphs, take.num_replays) == (1, 2)
     assert told.calls == [
         ("step", SHORT), ("step", SHORT), ("step", LONG), ("record", [3, 4]), ("replay", [3, 4]), ("replay", [3, 4]), ("step", LONG),
     ]  # fmt: skip
