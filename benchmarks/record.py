@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,15 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
-def write(name: str, figures: Mapping[str, float | None], rounds: Any, libraries: Sequence[str], notes: Sequence[str] = ()) -> Path:
+def write(
+    name: str,
+    figures: Mapping[str, float | None],
+    rounds: Any,
+    libraries: Sequence[str],
+    notes: Sequence[str] = (),
+    *,
+    is_told: bool = True,
+) -> Path:
     """Write the record.
 
     Args:
@@ -92,24 +100,35 @@ def write(name: str, figures: Mapping[str, float | None], rounds: Any, libraries
         rounds: the raw figures, as JSON.
         libraries: whose versions are told.
         notes: what a reader must know.
+        is_told: print the figures; not where more are to come.
     """
     content = {
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "machine": machine(),
-        "versions": {"python": platform.python_version(), **{library: version(library) for library in libraries}},
+        "versions": {"python": platform.python_version(), **{library: _version(library) for library in libraries}},
         "figures": {key: None if value is None else float(f"{value:.6g}") for key, value in figures.items()},
         "rounds": rounds,
         "notes": list(notes),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for key, value in content["figures"].items():
-        print(f"{key}: {'not measured' if value is None else value}")
-    print(f"written to {path}")
+    aside = path.with_suffix(".tmp")  # a run that is stopped leaves the record before whole
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+    if is_told:
+        for key, value in content["figures"].items():
+            print(f"{key}: {'not measured' if value is None else value}")
+        print(f"written to {path}")
     return path
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # built from source, or put on the path
+        return str(import_module(library).__version__)
 
 
 def machine() -> dict[str, Any]:

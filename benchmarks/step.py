@@ -11,6 +11,7 @@ measured.
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,15 @@ def on_cpu(folder: Path, options: argparse.Namespace) -> None:
 
 def on_gpu(folder: Path, options: argparse.Namespace) -> None:
     """Users a second by every way to take a step; nothing, where there is no GPU."""
-    figures: dict[str, float | None] = dict.fromkeys(gpu.FIGURES)
-    rounds: dict[str, Any] = {}
-    notes: list[str] = []
+    about = gpu.described(options)
+
+    def keep(figures: dict[str, float | None], rounds: dict[str, Any], notes: Sequence[str], *, is_last: bool = True) -> None:
+        write("gpu", figures, rounds, _LIBRARIES, [*about, *notes], is_told=is_last)
+
     if torch.cuda.is_available():
-        figures, rounds, notes = gpu.measure(folder, "cuda", options.budget, _GPU_BATCHES)
-    write("gpu", figures, rounds, _LIBRARIES, [*gpu.described(options), *notes])
+        gpu.measure(folder, "cuda", options.budget, _GPU_BATCHES, keep)
+    else:
+        keep(dict.fromkeys(gpu.FIGURES), {}, [])
 
 
 def measure_step(folder: str, device: Any, precision: Any, batch_size: int, steps: int, threads: int | None) -> dict[str, float]:
@@ -72,8 +76,9 @@ def measure_step(folder: str, device: Any, precision: Any, batch_size: int, step
         torch.set_num_threads(threads)
     dataset = Dataset.open(Path(folder))
     config = TrainingConfig(device=device, precision=precision, batch_size=batch_size)
-    seconds = seconds_per_user(SteppedLearner(dataset, NetworkConfig(), config), steps)
-    operations = operations_per_user(SteppedLearner(dataset, NetworkConfig(), config), steps)
+    learner = SteppedLearner(dataset, NetworkConfig(), config)
+    seconds = seconds_per_user(learner, steps)
+    operations = operations_per_user(learner)
     peak = peak_operations_per_s(device, getattr(torch, precision))
     return {
         "users_per_s": 1 / seconds,

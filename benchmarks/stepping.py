@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import torch
@@ -28,15 +28,21 @@ class StepsDoneError(Exception):
 
 
 class SteppedLearner(Learner):
-    """The learner of the product, which stops after some steps; the first of them are warm-up and not in ``users``."""
+    """The learner of the product, which stops after some steps; the first of them are warm-up and not in ``timed``."""
 
-    users, taken = 0, 0
+    timed: list[Rows]  # the users of each step, as positions in the rows
+    taken = 0
     _warm_up, _limit = 0, 0
     _at_start: Callable[[], None] = staticmethod(lambda: None)
 
+    @property
+    def users(self) -> int:
+        """Of the steps after the warm-up."""
+        return sum(len(positions) for positions in self.timed)
+
     def take(self, steps: int, at_start: Callable[[], None], warm_up: int = WARM_UP_STEPS) -> None:
         """Take ``steps`` after the warm-up, before which ``at_start`` is called."""
-        self.users, self.taken, self._warm_up, self._limit, self._at_start = 0, 0, warm_up, warm_up + steps, at_start
+        self.timed, self.taken, self._warm_up, self._limit, self._at_start = [], 0, warm_up, warm_up + steps, at_start
         journal = Journal(TrainingConfig(), lambda _: None)
         with deterministic(self.device), suppress(StepsDoneError):
             for epoch in count(1):
@@ -47,7 +53,8 @@ class SteppedLearner(Learner):
         listed = list(order)
         for positions, losses in zip(listed, super().steps(listed), strict=True):
             self.taken += 1
-            self.users += len(positions) if self.taken > self._warm_up else 0
+            if self.taken > self._warm_up:
+                self.timed.append(positions)
             yield losses
             if self.taken == self._warm_up:
                 self._at_start()
@@ -55,12 +62,15 @@ class SteppedLearner(Learner):
                 raise StepsDoneError
 
 
-def seconds_per_user(learner: SteppedLearner, steps: int, warm_up: int = WARM_UP_STEPS) -> float:
-    """Of training, batches included."""
+def seconds_per_user(
+    learner: SteppedLearner, steps: int, warm_up: int = WARM_UP_STEPS, at_start: Callable[[], None] = lambda: None
+) -> float:
+    """Of training, batches included; ``at_start`` is called after the warm-up."""
     began = 0.0
 
     def start() -> None:
         nonlocal began
+        at_start()
         _finish(learner.device)
         began = time.perf_counter()
 
@@ -69,11 +79,11 @@ def seconds_per_user(learner: SteppedLearner, steps: int, warm_up: int = WARM_UP
     return (time.perf_counter() - began) / learner.users
 
 
-def operations_per_user(learner: Learner, steps: int) -> float:
-    """Floating-point operations that the default network's step needs, see ``operations_of``; the mean over the first steps."""
+def operations_per_user(learner: SteppedLearner) -> float:
+    """Floating-point operations that the steps that were timed need, see ``operations_of``; in the default network."""
     assert isinstance(learner.network, MacroMicroFusionNetwork), "the step of the paper preset is not counted"
-    taken = [learner.collate(positions) for positions in islice(learner.order(epoch=1), steps)]
-    return sum(operations_of(learner.network, batch, learner.sampling) for batch in taken) / sum(len(batch.rows_B) for batch in taken)
+    network, sampling = learner.network, learner.sampling
+    return sum(operations_of(network, learner.collate(positions), sampling) for positions in learner.timed) / learner.users
 
 
 def operations_of(network: MacroMicroFusionNetwork, batch: Batch, sampling: Sampling = EVERYTHING) -> int:

@@ -83,6 +83,8 @@ class ResidentHistories:
         self._of_users_6U = torch.from_numpy(np.stack([*windows, starts_U - first_U + 1, macro_bounds[1] - first_U])).to(device)
         self._activity_U = torch.from_numpy(np.where(activity_B < 0, np.nan, activity_B).astype(np.float32)).to(device)
         self._attributes_UA = torch.from_numpy(attributes_BA.astype(np.int64)).to(device)
+        # Labels are learned from batches of the host.
+        self._no_ids_11, self._no_events_11 = (torch.full((1, 1), PAD, dtype=dtype, device=device) for dtype in (torch.int32, torch.int64))
 
     def shape(self, rows: Rows) -> Shape:
         """That of a batch of these users, each size rounded up: few shapes in all."""
@@ -101,7 +103,7 @@ class ResidentHistories:
         micro = _Window(self._micro, micro_starts_B, micro_lengths_B, shape.micro_length)
         macro_ids_BL, macro_categories_BL = macro.padded(self._macro.kinds_2E)
         micro_ids_BL, micro_categories_BL = micro.padded(self._micro.kinds_2E)
-        nothing_BM = torch.full((len(rows_B), 1), PAD, dtype=torch.int32, device=rows_B.device)  # labels are learned from batches of the host
+        no_ids_B1, no_events_B1 = (nothing.expand(len(rows_B), 1) for nothing in (self._no_ids_11, self._no_events_11))
         last_B1 = micro_lengths_B[:, None] - 1
         following_BL = micro.events_BL + 1
         next_BL = self._micro.kinds_2E[0][following_BL]
@@ -116,16 +118,16 @@ class ResidentHistories:
             macro_categories_BL=macro_categories_BL,
             macro_times_BL=macro.padded(self._macro.times_E),
             macro_lengths_B=macro_lengths_B,
-            macro_met_BM=nothing_BM,
-            macro_past_categories_BM=nothing_BM,
-            macro_past_times_BM=nothing_BM,
+            macro_met_BM=no_ids_B1,
+            macro_past_categories_BM=no_events_B1,
+            macro_past_times_BM=no_events_B1,
             micro_ids_BL=micro_ids_BL,
             micro_categories_BL=micro_categories_BL,
             micro_times_BL=micro.padded(self._micro.times_E),
             micro_lengths_B=micro_lengths_B,
-            micro_met_BM=nothing_BM,
-            micro_past_categories_BM=nothing_BM,
-            micro_past_times_BM=nothing_BM,
+            micro_met_BM=no_ids_B1,
+            micro_past_categories_BM=no_events_B1,
+            micro_past_times_BM=no_events_B1,
             asof_BL=asof_BL,
             targets_BL=_or_pad(is_target_BL, next_BL),
             query_time_B=torch.full_like(rows_B, self._cut),

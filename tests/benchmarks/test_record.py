@@ -1,7 +1,9 @@
 """How rivals are measured in turn, and what a record holds."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 
+import numpy
 import pytest
 
 from benchmarks import record
@@ -47,3 +49,14 @@ def test_a_record_holds_figures_rounds_versions_and_machine(monkeypatch, tmp_pat
     assert content["notes"] == ["a note"]
     assert set(content["versions"]) == {"python", "numpy"}
     assert set(content["machine"]) == {"processor", "cores", "memory_gib"}
+
+
+def test_a_library_without_metadata_tells_its_version_itself(monkeypatch, tmp_path):
+    def missing(library):
+        raise PackageNotFoundError(library)
+
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "version", missing)
+    record.write("try", {}, [], ("numpy",))
+    assert json.loads((tmp_path / "try.json").read_text(encoding="utf-8"))["versions"]["numpy"] == numpy.__version__
+    assert [path.name for path in tmp_path.iterdir()] == ["try.json"]

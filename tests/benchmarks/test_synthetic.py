@@ -58,8 +58,19 @@ def test_users_of_the_warm_up_are_not_counted(folder: Path):
 
 
 def test_operations_grow_with_the_width_of_the_products(folder: Path):
-    narrow, wide = (operations_per_user(learner_of(folder, width=width), 1) for width in (16, 32))
-    assert 0 < narrow < wide
+    narrow, wide = learner_of(folder), learner_of(folder, width=32)
+    for learner in (narrow, wide):
+        learner.take(1, lambda: None)
+    assert 0 < operations_per_user(narrow) < operations_per_user(wide)
+
+
+def test_operations_are_counted_of_the_batches_that_are_timed(folder: Path):
+    learner = learner_of(folder)
+    learner.take(2, lambda: None, warm_up=3)
+    timed = [learner.collate(positions) for positions in learner.timed]
+    assert len(timed) == 2
+    counted = sum(operations_of(learner.network, batch) for batch in timed)
+    assert operations_per_user(learner) == counted / learner.users
 
 
 def test_operations_are_those_of_the_events_the_targets_and_the_events_that_are_seen():
