@@ -102,7 +102,8 @@ class _TurnedHeads(torch.autograd.Function):
     def forward(ctx: Any, projected_BLX: Tensor, num_heads: int, cosines_LW: Tensor, sines_LW: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys [2, B, H, L, W], and the values [B, H, L, W] where they were."""
         split = projected_BLX.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
-        turned_2BHLW = split.new_empty(split[:2].shape)
+        # The heads of an event side by side, as they are wanted behind the kernel: it lays out its result as its queries are.
+        turned_2BHLW = split.new_empty(2, *projected_BLX.shape[:2], num_heads, split.shape[-1]).transpose(2, 3)
         rotate_into(split[:2], cosines_LW, sines_LW, turned_2BHLW)
         ctx.save_for_backward(cosines_LW, sines_LW)
         return turned_2BHLW, split[2]
