@@ -110,8 +110,9 @@ class _TurnedHeads(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, turned_2BHLW: Tensor, values_BHLW: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradient of the argument, in its layout."""
+        turned_2BHLW, values_BHLW = gradients
         num_users, num_heads, num_events, head_width = values_BHLW.shape
         result = turned_2BHLW.new_empty(num_users, num_events, 3, num_heads, head_width)
         split = result.permute(2, 0, 3, 1, 4)
