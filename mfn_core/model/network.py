@@ -31,7 +31,7 @@ from mfn_core.schema import PAD, View
 
 _FIRST_SHARES = (0.3, 0.1, 0.3)  # of the gains by direct successors, product and mixture, before any is fitted
 _COUNTED = ("successors.", "neighbours.", "blend.log_popularity_N")
-_OF_LABELS = ("macro_pooling.", "micro_pooling.", "affinity.", "readers.")
+OF_LABELS = ("macro_pooling.", "micro_pooling.", "affinity.", "readers.")
 
 
 class MacroMicroFusionNetwork(nn.Module):
@@ -201,7 +201,7 @@ class MacroMicroFusionNetwork(nn.Module):
     @property
     def unchanged_names(self) -> frozenset[str]:
         """Names in the state dict of what no epoch changes: what ``count`` sets once, and what learns labels, after the last epoch."""
-        return frozenset(name for name in self.state_dict() if name.startswith(_COUNTED + _OF_LABELS))
+        return frozenset(name for name in self.state_dict() if name.startswith(_COUNTED + OF_LABELS))
 
     @property
     def label_readers(self) -> list[LabelReader]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.errors import ArtifactError
 from mfn_core.model.bundle import load_bundle
+from mfn_core.model.network import OF_LABELS
 from mfn_core.training import BUNDLE, JOB, RESULT
 from mfn_core.training.progress import TrainingResult
 
@@ -27,7 +28,6 @@ SETTINGS_OF_LABELS = {
     "head_epochs",
     "head_patience",
 }
-_WEIGHTS_OF_LABELS = ("affinity.", "readers.")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_encoders(folder: Path, data_digest: str, network_config: NetworkConfig,
         said = ", ".join(f"{name}={_short(theirs.get(name))} there, {_short(ours[name])} here" for name in other)
         raise ArtifactError(f"the encoders of {folder} are of another run: {said}; train without them")
     state = load_bundle(folder / BUNDLE).network.state_dict()
-    return TrainedEncoders({name: tensor for name, tensor in state.items() if not name.startswith(_WEIGHTS_OF_LABELS)}, result)
+    return TrainedEncoders({name: tensor for name, tensor in state.items() if not name.startswith(OF_LABELS)}, result)
 
 
 def _short(value: Any) -> str:

@@ -42,7 +42,7 @@ _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_PER_PASS = 1024, 32, 32
 _READ_AT_ONCE = 1024
 _MOST_TO_SCALE_BY = 4096
 _BLEND_STEPS, _BLEND_RATE = 300, 0.1
-_LEAST_SECONDS = 1800.0
+_LEAST_SECONDS = 1800.0  # of labels, whatever the encoders left: without any a model would have none to tell
 _log = logging.getLogger(__name__)
 
 
