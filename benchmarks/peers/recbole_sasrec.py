@@ -56,6 +56,7 @@ def main(options: argparse.Namespace) -> None:
             config[name] = value
         init_seed(options.seed, reproducibility=False)
         model = network(_MODEL, config, train_data)
+        torch.autograd.set_detect_anomaly(options.as_installed)
         trainer = MeteredTrainer(config, model, ours, ENDLESS, float("inf"), mask_seen=True)
         trainer.meter = meter
         with contextlib.suppress(TimeIsUpError):
@@ -72,4 +73,8 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=FutureWarning, module="recbole")
-    main(parser(__doc__).parse_args())
+    options = parser(__doc__)
+    options.add_argument(
+        "--as-installed", action="store_true", help="with the anomaly detection of torch, which importing RecBole's models switches on"
+    )
+    main(options.parse_args())
