@@ -50,16 +50,20 @@ class CategoryPooling(nn.Module):
     def forward(self, events_BLD: Tensor, categories_BL: Tensor) -> CategorySummary:
         """Pools the events' vectors by category; padding (category PAD) is never pooled."""
         num_users, _, width = events_BLD.shape
-        counts_BC = self.counts(categories_BL)
-        sums = counts_BC.new_zeros(counts_BC.numel(), width).index_add(0, self._slots(categories_BL), events_BLD.flatten(0, 1).float())
+        slots = self._slots(categories_BL)
+        counts_BC = self._counted(slots, categories_BL)
+        sums = counts_BC.new_zeros(counts_BC.numel(), width).index_add(0, slots, events_BLD.flatten(0, 1).float())
         presence_BC = (counts_BC > 0).float()
         means_BCD = sums.view(num_users, self.num_categories, width) / counts_BC.clamp(min=1)[:, :, None]
         return CategorySummary(self.norm(means_BCD) * presence_BC[:, :, None], counts_BC, presence_BC)
 
     def counts(self, categories_BL: Tensor) -> Tensor:
         """Events of each category [B, C], float."""
+        return self._counted(self._slots(categories_BL), categories_BL)
+
+    def _counted(self, slots: Tensor, categories_BL: Tensor) -> Tensor:
         valid = (categories_BL != PAD).flatten().float()
-        counts = valid.new_zeros(len(categories_BL) * self.num_categories).index_add(0, self._slots(categories_BL), valid)
+        counts = valid.new_zeros(len(categories_BL) * self.num_categories).index_add(0, slots, valid)
         return counts.view(-1, self.num_categories)
 
     def _slots(self, categories_BL: Tensor) -> Tensor:

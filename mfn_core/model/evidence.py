@@ -96,7 +96,8 @@ def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
     days_BL = ascending_BL // _DAY
     new_day_BL = (days_BL[:, 1:] != days_BL[:, :-1]).sum(1, keepdim=True)  # the padding is a day of its own
     amounts_B2 = torch.cat([valid_BL.sum(1, keepdim=True), new_day_BL], 1)
-    recent_BW = torch.stack([((ages_BL <= days * _DAY) & valid_BL).sum(1) for days in _DAYS], 1)
+    limits_BW = (torch.tensor(_DAYS, device=ages_BL.device) * _DAY).repeat(len(ages_BL), 1)
+    recent_BW = torch.searchsorted(ascending_BL, limits_BW, right=True)
     hours_BK = torch.cat([oldest_B1, latest_BK], 1) / _HOUR
     parts = [has_B1.float(), torch.log1p(amounts_B2) / 3, torch.log1p(hours_BK) / 5, torch.log1p(recent_BW) / 2]
     return torch.cat(parts, 1) * has_B1

@@ -46,12 +46,12 @@ class Reading:
         with torch.no_grad():
             return self.affinity(self.evidence.macro.categories, self.evidence.micro.categories)
 
-    @property
+    @cached_property
     def macro_share_BG(self) -> Tensor:
         """Square root of each category's share of the user's app events."""
         return root_share(self.macro_counts_BG)
 
-    @property
+    @cached_property
     def micro_share_BK(self) -> Tensor:
         """Square root of each category's share of the user's item events."""
         return root_share(self.micro_counts_BK)

@@ -50,7 +50,7 @@ def recency_and_volume(dataset: Dataset) -> sp.csr_array:
     """Per view: log hours since the first and the 1st, 2nd, 3rd and 5th latest event (NaN where there are fewer), log counts.
 
     Counts are of all events, of days with events, and of the events of the last days. The network's own readers count alike, but only
-    within the events that they read, and without the window of 56 days.
+    within the latest 10,000 events, and without the window of 56 days.
     """
     views = (dataset.histories.macro, dataset.histories.micro)
     return sp.csr_array(np.concatenate([_recency_and_volume(view, dataset.cut) for view in views], axis=1))

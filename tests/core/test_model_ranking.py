@@ -130,6 +130,15 @@ def test_top_items_come_best_first() -> None:
     assert scores.tolist() == [[3, 2, 2, 1, 0]]
 
 
+@pytest.mark.parametrize("num_users", [1, 3, 16, 20])
+def test_top_items_do_not_depend_on_how_many_are_asked_for(num_users: int) -> None:
+    # The i-th user asks for i times the items' scores; biases and gains come on top, the same for all.
+    scores = replace(scores_of(torch.arange(1.0, num_users + 1)[:, None], gains={6: 2.0}), bias_N=torch.tensor([0.0, 0, 0, 0, 0, 0.5, 0]))
+    ids, best = top_items(scores, 2, None)
+    assert ids.tolist()[:3] == [[2, 5], [2, 5], [2, 5]][:num_users]
+    assert best.tolist() == [[3.0 * user, 2.0 * user + 0.5] for user in range(1, num_users + 1)]
+
+
 def test_top_items_pad_what_the_catalogue_cannot_fill() -> None:
     ids, scores = top_items(scores_of(), 9, torch.tensor([[2, 4, 5]]))
     assert ids.tolist() == [[3, 6, PAD, PAD, PAD, PAD, PAD, PAD, PAD]]
