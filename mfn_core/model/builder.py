@@ -13,7 +13,7 @@ from mfn_core.schema import UNKNOWN
 
 _DEFAULT_ONLY = {"views": ("macro", "micro"), "product": True, "alignment": True, "gate": True}
 
-Network = MacroMicroFusionNetwork | PaperNetwork
+Network = MacroMicroFusionNetwork | PaperNetwork  # told apart by ``preset``, by type checkers too
 
 
 def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_classes: Mapping[str, Sequence[str]]) -> Network:

@@ -7,6 +7,7 @@ structure of the source's figure, where one gate and one representation serve al
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ class MacroMicroFusionNetwork(nn.Module):
     ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward pass never waits for
     the device: no value is read back, no shape depends on one.
     """
+
+    preset: ClassVar[Literal["default"]] = "default"
 
     def __init__(
         self,
@@ -179,12 +182,13 @@ class MacroMicroFusionNetwork(nn.Module):
 
     def ranking_scores(self, batch: Batch) -> ItemScores:
         """``last_item_scores`` of a batch whose app events all precede the target, as those of a ranking do; in evaluation."""
-        return self.blend(self.own_ranking_scores(batch), self.gains(batch))
+        return self.blend(*self.unblended_ranking_scores(batch))
 
-    def own_ranking_scores(self, batch: Batch) -> ItemScores:
-        """``own_last_item_scores`` of such a batch."""
+    def unblended_ranking_scores(self, batch: Batch) -> tuple[ItemScores, tuple[Gains, ...]]:
+        """``own_last_item_scores`` of such a batch, and what ``blend`` adds to them."""
         user_macro_BD, user_micro_BD = encode_users(self.macro, self.micro, self._seen(batch))
-        return ItemScores.plain(self.next_item.joined(user_micro_BD, user_macro_BD), self.micro.embedding.ids.weight, self.items.bias)
+        query_BD = self.next_item.joined(user_micro_BD, user_macro_BD)
+        return ItemScores.plain(query_BD, self.micro.embedding.ids.weight, self.items.bias), self.gains(batch)
 
     def gains(self, batch: Batch) -> tuple[Gains, ...]:
         """What the tables of counts add to the scores of the item that follows the whole micro history, by source."""

@@ -8,16 +8,21 @@ default network, ``network.py``, differs where this one lost; docs/model.md says
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mfn_core.data.batch import Batch
+from mfn_core.data.histories import Histories
 from mfn_core.model.alignment import CategoryAlignment
 from mfn_core.model.encoder import ViewEncoder, flat_events
 from mfn_core.model.fusion import GatedFusion
 from mfn_core.model.heads import ClassificationHead, NextItemQuery
 from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
 from mfn_core.model.scoring import ItemScores
+from mfn_core.model.transitions import Gains
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class PaperNetwork(nn.Module):
     ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward pass never waits for
     the device: no value is read back, no shape depends on one.
     """
+
+    preset: ClassVar[Literal["paper"]] = "paper"
+    unchanged_names: ClassVar[frozenset[str]] = frozenset()  # an epoch may change every parameter
 
     def __init__(
         self,
@@ -115,6 +123,9 @@ class PaperNetwork(nn.Module):
         """Both views; what the next item is scored from."""
         return encode(self.macro, self.micro, batch)
 
+    def count(self, histories: Histories, held_out_B: NDArray[np.int8], *, may_return: bool) -> None:
+        """Nothing is counted: all that this network knows is learned."""
+
     def next_item_scores(self, encoded: Encoded, batch: Batch, positions_P: Tensor | None) -> ItemScores:
         """Scores of the item that follows each of the flat micro positions, None: of all."""
         query_BLD = self.next_item(encoded.micro_hidden_BLD, encoded.macro_hidden_BLD, batch.asof_BL)
@@ -131,8 +142,16 @@ class PaperNetwork(nn.Module):
 
     def ranking_scores(self, batch: Batch) -> ItemScores:
         """``last_item_scores`` of a batch whose app events all precede the target, as those of a ranking do; in evaluation."""
+        return self.blend(*self.unblended_ranking_scores(batch))
+
+    def unblended_ranking_scores(self, batch: Batch) -> tuple[ItemScores, tuple[Gains, ...]]:
+        """The same, and no gains."""
         user_macro_BD, user_micro_BD = encode_users(self.macro, self.micro, batch)
-        return self._scores(self.next_item.joined(user_micro_BD, user_macro_BD))
+        return self._scores(self.next_item.joined(user_micro_BD, user_macro_BD)), ()
+
+    def blend(self, own: ItemScores, gains: tuple[Gains, ...]) -> ItemScores:
+        """The network's own scores: it has no gains."""
+        return own
 
     def _scores(self, query_PD: Tensor) -> ItemScores:
         # Tied: items are scored with the embeddings they are read with.

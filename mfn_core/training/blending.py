@@ -94,7 +94,6 @@ def _questions(answers: Sequence[Answer]) -> tuple[Tensor, list[Gains], Tensor]:
     is_chosen_U = _chosen(answers)
     for said in answers:
         chosen = torch.from_numpy(is_chosen_U[said.positions]).to(said.target_B.device) & (said.target_B > UNKNOWN)
-        assert said.gains is not None, "only a network with tables of counts has shares to choose"
         own.append(_allowed(said, chosen))
         gains.append([source.at(chosen) for source in said.gains])
         targets.append(said.target_B[chosen])

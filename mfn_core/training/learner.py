@@ -16,7 +16,6 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.model.builder import build_network, num_category_rows
 from mfn_core.model.losses import LOSS_NAMES, Losses, joint_loss, sequence_loss
-from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.training.averaging import WeightAverage
 from mfn_core.training.determinism import seed_generators
 from mfn_core.training.device import pick_device, pick_precision
@@ -61,7 +60,6 @@ class Learner:
 
     def __init__(self, dataset: Dataset, network_config: NetworkConfig, config: TrainingConfig, ranks: Ranks = ALONE) -> None:
         self._dataset, self._network_config, self._config, self._ranks = dataset, network_config, config, ranks
-        self._is_paper = network_config.preset == "paper"
         self.device = pick_device(config.device)
         self.precision = pick_precision(config.precision, self.device)
         self.rows = learnable_rows(dataset)
@@ -72,10 +70,9 @@ class Learner:
         seed_generators(config.seed, 0)
         _tell_shared_rows(dataset.vocabularies, network_config)
         self.network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
-        self._unchanged: frozenset[str] = frozenset()
-        if isinstance(self.network, MacroMicroFusionNetwork):
-            self.network.count(dataset.histories, dataset.held_out_B, may_return=not config.mask_seen)
-            self._unchanged = self.network.unchanged_names
+        self.network.count(dataset.histories, dataset.held_out_B, may_return=not config.mask_seen)
+        self._unchanged = self.network.unchanged_names
+        self._is_paper = self.network.preset == "paper"
         self.network.to(self.device)
         self.sampling, tables = sampling_of(self.network, dataset, config, self.device, ranks)
         self.updates_by_row = bool(tables)
@@ -148,7 +145,7 @@ class Learner:
             num_targets: at least the next items in the batch; None: they are counted, which waits for the device.
         """
         share = self._ranks.share(batch)
-        if isinstance(self.network, MacroMicroFusionNetwork):
+        if self.network.preset == "default":
             return sequence_loss(self.network, batch, self._config, self.sampling, num_targets, share)
         return joint_loss(self.network, batch, self._config, self.sampling, num_targets, share)
 

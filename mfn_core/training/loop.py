@@ -23,7 +23,6 @@ from torch import Tensor
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.dataset import Dataset
 from mfn_core.model.bundle import save_bundle
-from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.training import BUNDLE, RESULT
 from mfn_core.training.blending import fit_blend
 from mfn_core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -109,7 +108,6 @@ class _Run:
         self._learner = Learner(dataset, network_config, config, ranks)
         self.device = self._learner.device
         self._validation = Validation(dataset, network_config, config)
-        self._is_paper = network_config.preset == "paper"
         self._data_digest = digest(dataset)
         self._identity: dict[str, Any] = {
             "dataset": self._data_digest,
@@ -160,18 +158,19 @@ class _Run:
 
     def _epoch(self, epoch: int) -> None:
         network, journal = self._learner.network, self._journal
+        labels_too = network.preset == "paper"
         learned = self._learner.learn(epoch, journal)
 
         def tick(step: int) -> None:
             if journal.is_report_due:
-                num_steps = self._validation.num_steps(labels=self._is_paper)
+                num_steps = self._validation.num_steps(labels=labels_too)
                 journal.tell("validation", epoch, step, num_steps, learned.losses, learned.users_per_s)
 
         with self._learner.autocast(), self._learner.average.applied():
             answers = self._validation.answers(network, tick)
-            if isinstance(network, MacroMicroFusionNetwork):
+            if network.preset == "default":
                 fit_blend(network.blend, answers)
-            figures = self._validation.measure(network, tick, labels=self._is_paper, answers=answers)
+            figures = self._validation.measure(network, tick, labels=labels_too, answers=answers)
             taken, of_all = learned.num_steps, self._learner.num_steps
             entry = journal.write(epoch, taken, of_all, learned.losses, learned.users_per_s, figures, score(figures))
             if entry.best_epoch == epoch:
@@ -182,7 +181,7 @@ class _Run:
     def _learn_labels(self, encoder_seconds: float) -> dict[str, float]:
         """Teach the readers; every figure of the finished network."""
         network, journal, last = self._learner.network, self._journal, self._journal.history[-1]
-        if isinstance(network, MacroMicroFusionNetwork):
+        if network.preset == "default":
 
             def tick(step: int, num_steps: int) -> None:
                 if journal.is_report_due:

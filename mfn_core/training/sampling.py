@@ -9,7 +9,6 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.model.builder import Network
 from mfn_core.model.encoder import ViewEncoder
-from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.sampled import NegativeSampler, Sampling, num_sampled
 from mfn_core.model.transitions import item_counts
 from mfn_core.training.ranks import ALONE, Ranks
@@ -35,9 +34,7 @@ def sampling_of(
         return NegativeSampler(counts_N, number, device, is_sparse=is_sparse)
 
     items = sampler(dataset.histories.micro, dataset.held_out_B, network.micro)
-    tables = [network.micro.embedding.ids.weight] if items and items.is_sparse else []
-    if not isinstance(network, MacroMicroFusionNetwork):
-        return Sampling(items, None), tables
-    apps = sampler(dataset.histories.macro, np.zeros_like(dataset.held_out_B), network.macro)
-    tables += [network.macro.embedding.ids.weight] if apps and apps.is_sparse else []
-    return Sampling(items, apps), tables
+    # The source's network does not learn what app comes next.
+    apps = None if network.preset == "paper" else sampler(dataset.histories.macro, np.zeros_like(dataset.held_out_B), network.macro)
+    drawn = ((network.micro, items), (network.macro, apps))
+    return Sampling(items, apps), [view.embedding.ids.weight for view, negatives in drawn if negatives and negatives.is_sparse]

@@ -19,7 +19,6 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import Histories
 from mfn_core.metrics import auc, multiclass_metrics, ranking_metrics
 from mfn_core.model.builder import Network
-from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.ranking import target_ranks
 from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains
@@ -36,7 +35,7 @@ class Answer:
 
     positions: Rows  # in ``ranked_rows``
     own: ItemScores
-    gains: tuple[Gains, ...] | None  # what a default network blends in, by source
+    gains: tuple[Gains, ...]  # what the network blends in, by source
     target_B: Tensor  # UNKNOWN where the vocabulary lacks the item
     seen_BL: Tensor | None  # not to be recommended, padded with PAD; None: all may be
 
@@ -83,7 +82,7 @@ class Validation:
         said: list[Answer] = []
         dropped = DROPPED["validation"]
         for step, (positions, batch) in enumerate(zip(order, feed(make, order, device), strict=True), start=1):
-            own, gains = _own_scores(network, batch)
+            own, gains = network.unblended_ranking_scores(batch)
             users = rows[positions]
             target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - dropped].astype(np.int64), device=device)
             seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=dropped), device=device) if self._config.mask_seen else None
@@ -152,7 +151,7 @@ class Validation:
     def _ranking_figures(self, network: Network, answers: Sequence[Answer]) -> dict[str, float | None]:
         ranks_B = np.full(len(self.ranked_rows), np.inf)
         for said in answers:
-            ranks = target_ranks(_blended(network, said), said.target_B, said.seen_BL).cpu().numpy()
+            ranks = target_ranks(network.blend(said.own, said.gains), said.target_B, said.seen_BL).cpu().numpy()
             ranks_B[said.positions] = np.where(said.target_B.cpu().numpy() > UNKNOWN, ranks, np.inf)
         if np.isinf(ranks_B).all():
             return {}
@@ -180,18 +179,6 @@ def score(figures: dict[str, float]) -> float | None:
 
 def _labelled_auc(labels_B: NDArray[np.int8], scores_B: NDArray[np.float32]) -> float | None:
     return auc(labels_B[labels_B >= 0], scores_B[labels_B >= 0])
-
-
-def _own_scores(network: Network, batch: Batch) -> tuple[ItemScores, tuple[Gains, ...] | None]:
-    if isinstance(network, MacroMicroFusionNetwork):
-        return network.own_ranking_scores(batch), network.gains(batch)
-    return network.ranking_scores(batch), None
-
-
-def _blended(network: Network, said: Answer) -> ItemScores:
-    if isinstance(network, MacroMicroFusionNetwork) and said.gains is not None:
-        return network.blend(said.own, said.gains)
-    return said.own
 
 
 def _device(network: Network) -> torch.device:

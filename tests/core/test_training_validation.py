@@ -42,10 +42,13 @@ class KnownNetwork:
         colour = torch.stack([-logits, logits], dim=1)
         return SimpleNamespace(activity_logits_B=logits, attribute_logits=[colour] * batch.attributes_BA.shape[1] or [colour])
 
-    def ranking_scores(self, batch):
+    def unblended_ranking_scores(self, batch):
         num_users = len(batch.rows_B)
         wanted_BD = torch.eye(6)[self.wanted_item].repeat(num_users, 1)
-        return ItemScores.plain(wanted_BD, torch.eye(6), torch.zeros(6))
+        return ItemScores.plain(wanted_BD, torch.eye(6), torch.zeros(6)), ()
+
+    def blend(self, own, gains):
+        return own
 
 
 def measure(data, network, **settings):
