@@ -34,7 +34,8 @@ with DAG("mfn_compare", schedule=None, tags=["mfn", "compare"], doc_md=__doc__, 
         """Build and audit the point-in-time dataset, or find the one of `mfn_train`."""
         from tasks.build_dataset import build_dataset
 
-        return build_dataset(*start(CompareConfig), planned)
+        settings, config = start(CompareConfig)
+        return build_dataset(settings, config, planned, mask_seen=config.mask_seen)
 
     @task
     def line_up(dataset):

@@ -35,7 +35,8 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
         """Build and audit the point-in-time dataset."""
         from tasks.build_dataset import build_dataset
 
-        return build_dataset(*start(TrainConfig), planned)
+        settings, config = start(TrainConfig)
+        return build_dataset(settings, config, planned, mask_seen=config.mask_seen)
 
     @task(pool=GPU_POOL, execution_timeout=timedelta(hours=12))
     def train(planned, dataset):
@@ -70,9 +71,8 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
     @task(outlets=[CANDIDATE_ASSET])
     def announce(registered):
         """Emit the candidate's asset; skipped where the gate refused it."""
-        if "candidate" not in registered["aliases"]:
-            skip(f"version {registered['version']} is no candidate: the gate {registered['gate']}")
-        announce_version(CANDIDATE_ASSET, registered)
+        refused = f"version {registered['version']} is no candidate: the gate {registered['gate']}"
+        return announce_version(CANDIDATE_ASSET, registered) if "candidate" in registered["aliases"] else skip(refused)
 
     dataset = build_dataset(planned := plan())
     training = train(planned, dataset)

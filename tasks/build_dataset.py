@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mfn_core.config import DatasetConfig, TrainingConfig
+from mfn_core.config import DatasetConfig
 from mfn_core.data import fitting, window
 from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
 from mfn_core.data.batching import HELD_OUT_EVENTS
@@ -55,13 +55,14 @@ class _Population:
             yield number, slice(int(start), int(stop))
 
 
-def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]) -> dict[str, Any]:
+def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], *, mask_seen: bool = True) -> dict[str, Any]:
     """Build the dataset of a plan, or return the finished one; where another process builds the same, wait for it.
 
     Args:
         settings: where the curated logs and the datasets are.
         config: cut, horizon, attributes, vocabularies, splits.
         planned: of ``plan_training``: its ``days`` are read, its ``fingerprint`` names the artifact, its ``inputs`` must still be there.
+        mask_seen: whether rankings will leave out items the user has met: targets that return are then warned of.
 
     Returns:
         The manifest, as JSON.
@@ -79,10 +80,10 @@ def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[st
         if finished := manifest.find(uri, fingerprint):
             _log.info("nothing to do: dataset %s is already built", uri)
             return finished.model_dump(mode="json")
-        return _build(settings, config, planned, uri).model_dump(mode="json")
+        return _build(settings, config, planned, uri, mask_seen=mask_seen).model_dump(mode="json")
 
 
-def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], uri: str) -> Manifest:
+def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], uri: str, *, mask_seen: bool) -> Manifest:
     fingerprint, days = planned["fingerprint"], [date.fromisoformat(day) for day in planned["days"]]
     partitions = {view: _partitions(settings, LOGS[view], *days) for view in settings.views}
     users = curated.users(settings)
@@ -99,7 +100,7 @@ def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]
         summary = summarize(_shards(folder, facts), chosen)
         facts = _with_recommendation_checked(facts, summary)
         write_facts(folder, facts, vocabularies)
-        verdict = _audit(settings, summary, config, fingerprint)
+        verdict = _audit(settings, summary, config, fingerprint, mask_seen=mask_seen)
         said = {"cut_time": _iso(facts.cut), "left_out_attributes": population.attributes.left_out, "verdict": verdict.as_fact()}
         result = Manifest(
             kind=KIND,
@@ -274,11 +275,10 @@ def _shards(folder: Path, facts: DatasetFacts) -> Iterator[Shard]:
         yield read_shard(shard_path(folder, number), facts.attribute_classes)
 
 
-def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str) -> audit.Verdict:
+def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str, *, mask_seen: bool) -> audit.Verdict:
     from expectations.dataset import suite
 
     name = f"dataset-{fingerprint[:16]}"
-    may_return = isinstance(config, TrainingConfig) and not config.mask_seen
     row = {
         "dataset": name,
         "num_users": summary.users,
@@ -289,7 +289,7 @@ def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerpr
         "events_after_cut": summary.events_after_cut,
         "unknown_share": summary.unknown_share,
         "empty_histories": summary.empty_users,
-        "returning_share": None if may_return else summary.returning_share,
+        "returning_share": summary.returning_share if mask_seen else None,
     }
     frame = pd.DataFrame([row]).astype({"returning_share": float})
     return audit.judge(frame, suite(config.min_users), name, settings)

@@ -28,7 +28,6 @@ from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, PARTITION, SPLITS, 
 from tasks import build_dataset as module
 from tasks import curated, manifest, storage
 from tasks.build_dataset import build_dataset
-from tasks.dag_configs import TrainConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 from tests.factories import Event, app_log, item_log, planned
@@ -297,8 +296,8 @@ def test_targets_that_return_are_warned_of_where_seen_items_are_masked(
     assert re.match(r"returning_share = 0\.4 .*, expected at most 0\.2 \(people return to items here: switch mask_seen off", warning)
     assert warning in caplog.text
 
-    unmasked = TrainConfig(min_users=10, num_shards=2, mask_seen=False)
-    assert build_dataset(store, unmasked, planned(store, "f" * 64))["facts"]["verdict"]["warnings"] == []
+    config = DatasetConfig(min_users=10, num_shards=2)
+    assert build_dataset(store, config, planned(store, "f" * 64), mask_seen=False)["facts"]["verdict"]["warnings"] == []
 
 
 def test_users_of_few_items_leave_recommendation_out(settings: Settings) -> None:
