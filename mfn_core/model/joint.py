@@ -16,6 +16,7 @@ from mfn_core.model.experts import CountExpert, NumberEncoding, Reading
 from mfn_core.model.reader import NUM_READINGS, GatedExperts, LabelReader, Reader, log_blend
 
 _NUM_SPEAKING = 3
+_EXPERTS, _BOTH = 1, 2  # their places among the three
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -24,7 +25,8 @@ class JointReaders:
 
     @torch.no_grad()
     def __init__(self, labels: Sequence[LabelReader]) -> None:
-        counts, _, experts, both = ([_reader(label, kind) for label in labels] for kind in range(4))
+        named = [label.by_name for label in labels]
+        counts, experts, both = [each.counts for each in named], [each.experts for each in named], [each.both for each in named]
         self._counts = _joint_experts(counts)
         self._experts = _joint_experts([*experts, *both])
         self._hidden = _joint([reader.head[0] for reader in (*counts, *experts, *both)])
@@ -37,7 +39,8 @@ class JointReaders:
         hidden_XBF = functional.gelu(self._hidden(fused_XBF))
         fused_3QRBF, hidden_3QRBF = (each.unflatten(0, (_NUM_SPEAKING, num_labels, NUM_READINGS)) for each in (fused_XBF, hidden_XBF))
         return [
-            (end(hidden_3QRBF[:, label], reading), fused_3QRBF[1, label].transpose(0, 1).flatten(1)) for label, end in enumerate(self._ends)
+            (end(hidden_3QRBF[:, label], reading), fused_3QRBF[_EXPERTS, label].transpose(0, 1).flatten(1))
+            for label, end in enumerate(self._ends)
         ]
 
 
@@ -45,7 +48,7 @@ class _LabelEnd:
     """What is left to each label: from the hidden layer of its readers, and its ids, to the blend."""
 
     def __init__(self, label: LabelReader) -> None:
-        counts, ids, experts, both = (_reader(label, kind) for kind in range(4))
+        counts, ids, experts, both = label.by_name
         self._logits = _joint([reader.head[1] for reader in (counts, experts, both)])
         self._ids = _joint([each.ids for each in (ids, both) if each.ids is not None], axis=1)
         self._bias_311C = torch.stack([reader.bias for reader in (counts, experts, both)])[:, None, None]
@@ -56,7 +59,7 @@ class _LabelEnd:
         """Log-probabilities [B, classes]."""
         logits_3RBC = self._logits(hidden_3RBF.flatten(0, 1)).unflatten(0, (_NUM_SPEAKING, NUM_READINGS)) + self._bias_311C
         alone_BC, beside_BC = self._ids(reading.evidence).chunk(2, 1)
-        logits_3RBC[2] += beside_BC
+        logits_3RBC[_BOTH] += beside_BC
         counts, experts, both = logits_3RBC.softmax(3).mean(1)
         return log_blend(self._blend_4, [counts, (alone_BC + self._ids_bias_C).softmax(1), experts, both])
 
@@ -74,12 +77,6 @@ class _JointEncoding(nn.Module):
     def forward(self, numbers_BX: Tensor) -> Tensor:
         """[R, B, X + V bins]."""
         return self.encoding(numbers_BX).repeat_interleave(NUM_READINGS, 0)
-
-
-def _reader(label: LabelReader, kind: int) -> Reader:
-    reader = label.readers[kind]
-    assert isinstance(reader, Reader)
-    return reader
 
 
 def _joint_experts(readers: Sequence[Reader]) -> GatedExperts:

@@ -6,6 +6,7 @@ directions, so each is read, stopped and blended on its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,15 @@ class Reader(nn.Module):
         return logits if logits.ndim == 3 else logits[None], fused
 
 
+class Readers(NamedTuple):
+    """The readers of one label, from the cautious to the bold."""
+
+    counts: Reader
+    ids: Reader
+    experts: Reader
+    both: Reader
+
+
 class LabelReader(nn.Module):
     """A blend of four readers of one label, from the cautious to the bold: counts; ids; all experts; all experts and ids.
 
@@ -146,10 +156,16 @@ class LabelReader(nn.Module):
 
     def forward(self, reading: Reading) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, classes], and the representation [B, R F] of the boldest reader without ids."""
-        answers = [reader(reading) for reader in self.readers]
-        fused = answers[2][1]
+        counts, ids, experts, both = (reader(reading) for reader in self.readers)
+        probabilities = [logits.float().softmax(2).mean(0) for logits, _ in (counts, ids, experts, both)]
+        _, fused = experts
         assert fused is not None
-        return log_blend(self.blend_4, [logits.float().softmax(2).mean(0) for logits, _ in answers]), fused.transpose(0, 1).flatten(1)
+        return log_blend(self.blend_4, probabilities), fused.transpose(0, 1).flatten(1)
+
+    @property
+    def by_name(self) -> Readers:
+        """The readers; their weights are named by their numbers."""
+        return Readers(*(reader for reader in self.readers if isinstance(reader, Reader)))
 
 
 def log_blend(shares_4: Tensor, probabilities: Sequence[Tensor]) -> Tensor:

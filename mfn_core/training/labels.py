@@ -97,8 +97,7 @@ def learn_labels(
     for number, (label_reader, label) in enumerate(jobs):
         judges = label.validation if len(label.validation) else label.train
         probabilities: list[Tensor] = []
-        for place, reader in enumerate(label_reader.readers):
-            assert isinstance(reader, Reader)
+        for place, reader in enumerate(label_reader.by_name):
             seed_generators(config.seed, 0, 1 + number * len(label_reader.readers) + place)
             probabilities.append(_learn(network, reader, evidence, label, judges, config, turns))
             done += 1
