@@ -21,6 +21,7 @@ from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import popularity_ranks
+from mfn_core.evaluation.scores import RECOMMENDATION, recommendation_scores
 from mfn_core.model import ranking
 from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import SPLITS, UNKNOWN, USER_ID
@@ -29,8 +30,6 @@ HeldOut = Literal["validation", "test"]
 
 SECONDS = "seconds_of_all_trials"  # in the JSON of a run
 NOT_KNOWN = torch.finfo(torch.float32).min  # behind every item that the model knows, and before those that must not be recommended
-
-_SCORES = pa.schema([(USER_ID, pa.string()), ("rank", pa.float32()), ("baseline_rank", pa.float32())])
 
 
 def export(dataset: Dataset, folder: Path) -> Path:
@@ -123,8 +122,7 @@ def scores_table(dataset: Dataset, ranks_B: NDArray[np.float32], *, split: HeldO
     """Ranks of ``held_out_rows``, in that order, beside those of popularity: the form of ``Evaluation.scores``."""
     rows, counts_N = held_out_rows(dataset), dataset.vocabularies.micro_id.counts
     popular_B = popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=DROPPED[split], mask_seen=mask_seen)
-    users = pa.array(dataset.histories.user_ids[rows], pa.string())
-    return pa.table({USER_ID: users, "rank": ranks_B, "baseline_rank": popular_B}, schema=_SCORES)
+    return recommendation_scores(dataset.histories.user_ids[rows], ranks_B, popular_B)
 
 
 def read_scores(uri: str, dataset: Dataset) -> pa.Table:
@@ -135,7 +133,7 @@ def read_scores(uri: str, dataset: Dataset) -> pa.Table:
     """
     try:
         with fsspec.open(uri, "rb") as file:
-            table = pq.read_table(file).select(_SCORES.names).cast(_SCORES)
+            table = pq.read_table(file).select(RECOMMENDATION.names).cast(RECOMMENDATION)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise ArtifactError(f"scores {uri} cannot be read ({error}); run RecBole again") from error
     expected: list[Any] = dataset.histories.user_ids[held_out_rows(dataset)].tolist()

@@ -14,13 +14,11 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import base_rate, class_shares, popularity_ranks
 from mfn_core.evaluation.bootstrap import Figures, Interval, intervals, reflected
+from mfn_core.evaluation.scores import ATTRIBUTE, activity_scores, attribute_scores, recommendation_scores
 from mfn_core.inference.predictor import Predictor
 from mfn_core.metrics import binary_metrics, multiclass_metrics, ranking_metrics
-from mfn_core.schema import SPLITS, USER_ID, DownstreamTask
+from mfn_core.schema import SPLITS, DownstreamTask
 
-_ATTRIBUTE_SCORES = pa.schema(
-    [(USER_ID, pa.string()), ("attribute", pa.string()), ("label", pa.int32()), ("probabilities", pa.list_(pa.float32()))]
-)
 _WHY_UNDEFINED = {
     "auc": "the users are all of one class",
     "precision": "nobody is predicted positive",
@@ -50,8 +48,7 @@ class Evaluation:
     """A downstream task's measurements and the scores they came from.
 
     ``measurements`` has one entry under the task's name or, for the attribute task, one under each attribute's. ``scores`` has
-    one row per user and label: ``label`` and ``score`` (activity), ``attribute, label, probabilities`` (attribute), or ``rank,
-    baseline_rank`` (recommendation).
+    the form of ``scores.py``.
     """
 
     task: DownstreamTask
@@ -179,7 +176,7 @@ def _activity_scores(predictor: Predictor, dataset: Dataset, split: str, batch_s
     rows = np.flatnonzero((dataset.split_B == SPLITS.index(split)) & (dataset.activity_B >= 0))
     said = predictor.predict(dataset.histories, query_time=dataset.cut, rows=rows, top_k=1, batch_size=batch_size)
     assert said.activity_B is not None
-    return pa.table({USER_ID: pa.array(said.user_ids, pa.string()), "label": dataset.activity_B[rows], "score": said.activity_B})
+    return activity_scores(said.user_ids, dataset.activity_B[rows], said.activity_B)
 
 
 def _attribute_scores(predictor: Predictor, dataset: Dataset, split: str, batch_size: int) -> pa.Table:
@@ -192,14 +189,8 @@ def _attribute_scores(predictor: Predictor, dataset: Dataset, split: str, batch_
         probability_BC = _over_classes(said.attributes[name], said.attribute_classes[name], classes)
         labels = dataset.attributes_BA[rows, column]
         labelled = np.flatnonzero(labels >= 0)
-        columns = {
-            USER_ID: pa.array(said.user_ids[labelled], pa.string()),
-            "attribute": pa.array([name] * len(labelled), pa.string()),
-            "label": pa.array(labels[labelled], pa.int32()),
-            "probabilities": pa.array(list(probability_BC[labelled]), pa.list_(pa.float32())),
-        }
-        tables.append(pa.table(columns))
-    return pa.concat_tables([_ATTRIBUTE_SCORES.empty_table(), *tables])
+        tables.append(attribute_scores(said.user_ids[labelled], name, labels[labelled], probability_BC[labelled]))
+    return pa.concat_tables([ATTRIBUTE.empty_table(), *tables])
 
 
 def _over_classes(probability_BC: NDArray[np.float32], known: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.float32]:
@@ -216,7 +207,7 @@ def _recommendation_scores(
     ranks = predictor.rank_targets(histories, rows, dataset.held_out_B, prefix=split, mask_seen=mask_seen, batch_size=batch_size)
     counts = predictor.bundle.vocabularies.micro_id.counts
     popular = popularity_ranks(histories.micro, rows, counts, dropped=dropped, mask_seen=mask_seen)
-    return pa.table({USER_ID: pa.array(histories.user_ids[rows], pa.string()), "rank": ranks, "baseline_rank": popular})
+    return recommendation_scores(histories.user_ids[rows], ranks, popular)
 
 
 def _baselines(dataset: Dataset, task: DownstreamTask, scores: pa.Table) -> dict[str, dict[str, float | None]]:

@@ -43,7 +43,14 @@ from tasks.train import train_managed
 RESULT_FILE = "result.json"
 NOT_TUNED = "not tuned: one setting everywhere"
 # What a rival's scores depend on, beside the dataset and its trials.
-_CODE_OF_RIVALS = ("tasks/rivals", "mfn_core/data", "mfn_core/evaluation/baselines.py", "mfn_core/metrics.py", "mfn_core/schema.py")
+_CODE_OF_RIVALS = (
+    "tasks/rivals",
+    "mfn_core/data",
+    "mfn_core/evaluation/baselines.py",
+    "mfn_core/evaluation/scores.py",
+    "mfn_core/metrics.py",
+    "mfn_core/schema.py",
+)
 _log = logging.getLogger(__name__)
 
 

@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 
 from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ConfigError, InsufficientDataError
+from mfn_core.evaluation.scores import activity_scores, attribute_scores
 from mfn_core.metrics import multiclass_metrics
-from mfn_core.schema import USER_ID, DownstreamTask
+from mfn_core.schema import DownstreamTask
 from tasks.rivals.features import category_counts, category_crosses, id_counts, recency_and_volume, side_by_side
 
 MIN_USERS_OF_AN_ID = 20  # a rarer id is noise to a tree
@@ -111,7 +112,12 @@ def _score(
         examples = _examples(dataset, features, labels_B, num_classes)
         settings, validation_auc, predict = _best(examples, fit, seed, trials)
         rows = _labelled(dataset, labels_B, split)
-        tables.append(_table(task, name, dataset.histories.user_ids[rows], labels_B[rows], predict(features[rows])))
+        user_ids, probability_BC = dataset.histories.user_ids[rows], predict(features[rows])
+        tables.append(
+            activity_scores(user_ids, labels_B[rows], probability_BC[:, 1])
+            if task == "activity"
+            else attribute_scores(user_ids, name, labels_B[rows], probability_BC)
+        )
         seconds = time.perf_counter() - started
         chosen[name] = {"settings": settings, "validation_auc": validation_auc, "trials": trials, "seconds": round(seconds, 3)}
     if not tables:
@@ -217,19 +223,3 @@ def _lightgbm_settings(seed: int, trials: int) -> list[Settings]:
         for _ in range(trials - 1)
     ]
     return [usual, *drawn]
-
-
-def _table(
-    task: DownstreamTask, name: str, user_ids: NDArray[np.object_], labels_B: NDArray[np.integer], probability_BC: NDArray[np.float64]
-) -> pa.Table:
-    """Scores as ``Evaluation.scores`` has them."""
-    users = pa.array(user_ids, pa.string())
-    if task == "activity":
-        return pa.table({USER_ID: users, "label": pa.array(labels_B, pa.int8()), "score": probability_BC[:, 1].astype(np.float32)})
-    columns = {
-        USER_ID: users,
-        "attribute": pa.array([name] * len(users), pa.string()),
-        "label": pa.array(labels_B, pa.int32()),
-        "probabilities": pa.array(list(probability_BC.astype(np.float32)), pa.list_(pa.float32())),
-    }
-    return pa.table(columns)

@@ -20,8 +20,9 @@ from mfn_core.data.histories import ViewHistories
 from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import popularity_ranks
 from mfn_core.evaluation.comparison import DECISIVE
+from mfn_core.evaluation.scores import recommendation_scores
 from mfn_core.metrics import ranking_metrics
-from mfn_core.schema import UNKNOWN, USER_ID, DownstreamTask
+from mfn_core.schema import UNKNOWN, DownstreamTask
 
 _MAX_SCORES_PER_BLOCK = 2**24
 _TIE_BREAK = 1e-6  # of popularity, for items that are nobody's neighbours
@@ -38,7 +39,7 @@ def popularity(
     rows = _held_out_rows(dataset, task)
     ranks_B = _popularity_ranks(dataset, rows, split, mask_seen)
     chosen = {"settings": {}, "trials": 0, "seconds": round(time.perf_counter() - started, 3)}
-    return _table(dataset, rows, ranks_B, ranks_B), {task: chosen}
+    return recommendation_scores(dataset.histories.user_ids[rows], ranks_B, ranks_B), {task: chosen}
 
 
 def bigram(
@@ -141,14 +142,14 @@ def _tune_and_score(
 
     measured = [ranking_metrics(ranks_of(settings, "validation"))[metric] for settings in settings_of_trials]
     best = int(np.argmax(measured))
-    table = _table(dataset, rows, ranks_of(settings_of_trials[best], split), _popularity_ranks(dataset, rows, split, mask_seen))
+    ranks_B, popular_B = ranks_of(settings_of_trials[best], split), _popularity_ranks(dataset, rows, split, mask_seen)
     chosen = {
         "settings": settings_of_trials[best],
         f"validation_{metric}": measured[best],
         "trials": len(settings_of_trials),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    return table, {task: chosen}
+    return recommendation_scores(dataset.histories.user_ids[rows], ranks_B, popular_B), {task: chosen}
 
 
 def _bigram_scorers(dataset: Dataset) -> Callable[..., Scorer]:
@@ -264,9 +265,3 @@ def _popularity_ranks(
 ) -> NDArray[np.float32]:
     counts_N = dataset.vocabularies.micro_id.counts
     return popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=DROPPED[split], mask_seen=mask_seen)
-
-
-def _table(dataset: Dataset, rows: NDArray[np.int64], ranks_B: NDArray[np.float32], popular_B: NDArray[np.float32]) -> pa.Table:
-    """Scores as ``Evaluation.scores`` has them."""
-    users = pa.array(dataset.histories.user_ids[rows], pa.string())
-    return pa.table({USER_ID: users, "rank": ranks_B, "baseline_rank": popular_B})
