@@ -80,7 +80,7 @@ def _blocks(scores: ItemScores, *, users_adjacent: bool) -> Iterator[tuple[slice
 
 
 def _items_adjacent(bias_N: Tensor, weight_ND: Tensor, query_BD: Tensor) -> Tensor:
-    """[B, N]. Few users, above all one: a CPU takes up to six times as long for a product of few rows as of as many columns, two or more."""
+    """[B, N]. Few users by columns, two at the least: a CPU takes up to six times as long for a product of as many rows."""
     num_users = len(query_BD)
     if num_users >= _LINE:
         return torch.addmm(bias_N, query_BD, weight_ND.T)
