@@ -27,7 +27,7 @@ from mfn_core.schema import PAD, UNKNOWN
 
 Prefix = Literal["train", "validation", "test", "full"]
 
-_MAX_COUNTED = 10_000  # events of a user in either view: a robot's millions would be padding for the others of its batch
+MAX_COUNTED = 10_000  # latest events of a user in either view: a robot's millions would be padding for the others of its batch
 HELD_OUT_EVENTS = 2  # per user: the last micro event is the test target, the one before the validation target
 _BATCHES_PER_BUCKET = 32
 _LENGTH_STEP = 8  # padded lengths are multiples: on a CPU every new shape of a matrix product has to be compiled, and stays in memory
@@ -196,7 +196,7 @@ def _past(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> tup
     if max_ids == 0:
         nothing = torch.full((len(first_B), 1), PAD)
         return nothing, nothing
-    window = _Window(first_B, stop_B, _MAX_COUNTED)
+    window = _Window(first_B, stop_B, MAX_COUNTED)
     return torch.from_numpy(window.gather(view.categories)), torch.from_numpy(window.gather(view.times))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from mfn_core.data.batching import MAX_COUNTED
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.inference.predictor import Predictor
@@ -34,9 +35,8 @@ def draw(predictor: Predictor, data: Dataset, batch_size: int) -> Atlas | None:
         return None
     known = slice(UNKNOWN + 1, None)
     both = rows[(data.histories.macro.lengths[rows] > 0) & (data.histories.micro.lengths[rows] > 0)]
-    config = predictor.bundle.config
-    macro_BG = _root_shares(data.histories.macro, both, config.max_macro_length, alignment_GK.shape[0])
-    micro_BK = _root_shares(data.histories.micro, both, config.max_micro_length, alignment_GK.shape[1])
+    macro_BG = _root_shares(data.histories.macro, both, alignment_GK.shape[0])
+    micro_BK = _root_shares(data.histories.micro, both, alignment_GK.shape[1])
     activity = (macro_BG.T @ micro_BK / len(both))[known, known].ravel()
     alignment = alignment_GK[known, known].ravel()
     affinity = [float(value / met) if met > 0 else None for value, met in zip(alignment, activity, strict=True)]
@@ -66,11 +66,11 @@ def _spearman(one: Sequence[float | None], other: Sequence[float | None]) -> flo
     return float(stats.spearmanr(first, second).statistic)
 
 
-def _root_shares(view: ViewHistories, rows: NDArray[np.int64], max_length: int, num_categories: int) -> NDArray[np.float64]:
-    """Square root of the share that each of the first categories has of the latest events [B, C], as the network sees them."""
+def _root_shares(view: ViewHistories, rows: NDArray[np.int64], num_categories: int) -> NDArray[np.float64]:
+    """Square root of the share that each of the first categories has of the events [B, C], as many as the network counts."""
     shares_BC = np.zeros((len(rows), num_categories))
     for place, row in enumerate(rows):
         stop = view.offsets[row + 1]
-        events = view.categories[max(view.offsets[row], stop - max_length) : stop]
+        events = view.categories[max(view.offsets[row], stop - MAX_COUNTED) : stop]
         shares_BC[place] = np.bincount(events, minlength=num_categories)[:num_categories] / len(events)
     return np.sqrt(shares_BC)

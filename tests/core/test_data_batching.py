@@ -113,7 +113,7 @@ def test_labels_are_told_categories_and_times_from_before_the_window_too(histori
 
 
 def test_a_robot_is_told_by_its_latest_events(histories: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_MAX_COUNTED", 2)
+    monkeypatch.setattr(batching, "MAX_COUNTED", 2)
     assert (_collate(histories, [ANN], prefix="full", max_ids=9).macro_past_times_BM - T).tolist() == [[30, 50]]
 
 

@@ -1,5 +1,6 @@
 """Whether seeds agree on the alignment atlas: correlations and shares by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tasks.comparison import atlas
 from tests.factories import app_log, dataset_of, item_log
+from tests.models import predictor_of
 
 ONE = {"alignment": [0.1, 0.2, 0.3, 0.4], "affinity": [0.5, None, 0.2, 0.1]}
 
@@ -47,8 +49,7 @@ def test_the_affinity_is_the_alignment_over_how_often_categories_meet() -> None:
     activity = {("chat", "news"): 0.5**0.5 / 2, ("bank", "news"): 0.5**0.5 / 2, ("chat", "sport"): 0.5, ("bank", "sport"): 0.0}
     alignment_GK = np.zeros((4, 4))
     alignment_GK[2:, 2:] = [[0.5 * activity[app, item] for item in micro] for app in macro]
-    lengths = SimpleNamespace(max_macro_length=2, max_micro_length=3)
-    predictor = SimpleNamespace(bundle=SimpleNamespace(config=lengths), mean_alignment_GK=lambda *_, **__: alignment_GK)
+    predictor = SimpleNamespace(mean_alignment_GK=lambda *_, **__: alignment_GK)
     drawn = atlas.draw(predictor, data, 8)
     expected = [None if activity[app, item] == 0 else pytest.approx(0.5) for app in macro for item in micro]
     assert drawn["affinity"] == expected
@@ -59,8 +60,20 @@ def test_categories_without_a_row_of_their_own_are_left_out() -> None:
     day = "2026-05-01T00:00:00"
     apps = [("ann", "m1", "chat", day), ("ann", "m1", "chat", "2026-05-02T00:00:00"), ("ann", "m2", "bank", "2026-05-03T00:00:00")]
     data = dataset_of(app_log(apps), item_log([("ann", "i1", "news", day)]), users=["ann"], split={"ann": "test"})
-    lengths = SimpleNamespace(max_macro_length=3, max_micro_length=3)
     rows_of_chat_and_news = np.full((3, 3), 0.2)
-    predictor = SimpleNamespace(bundle=SimpleNamespace(config=lengths), mean_alignment_GK=lambda *_, **__: rows_of_chat_and_news)
+    predictor = SimpleNamespace(mean_alignment_GK=lambda *_, **__: rows_of_chat_and_news)
     # Two of Ann's three app events are of chat: .2 / sqrt(2 / 3).
     assert atlas.draw(predictor, data, 8) == {"alignment": [0.2], "affinity": [pytest.approx(0.244949)]}
+
+
+def test_how_often_categories_meet_is_counted_over_all_that_the_network_counts(tmp_path: Path) -> None:
+    apps = [("ann", "m1", "chat", "2026-05-01T00:00:00"), *(("ann", "m2", "bank", f"2026-05-0{day}T00:00:00") for day in range(2, 6))]
+    data = dataset_of(app_log(apps), item_log([("ann", "i1", "news", "2026-05-01T00:00:00")]), users=["ann"], split={"ann": "test"})
+    predictor = predictor_of(data, tmp_path)
+    assert predictor.bundle.config.max_macro_length == 4  # the encoders do not see that Ann was in chat
+    alignment_GK = predictor.mean_alignment_GK(data.histories, query_time=data.cut, rows=np.array([0]))
+    bank, chat = (2 + data.vocabularies.macro_category.tokens.to_pylist().index(name) for name in ("bank", "chat"))
+    drawn = atlas.draw(predictor, data, 8)
+    # Of Ann's five app events four are of bank and one is of chat, of whose embedding the network has nothing to align.
+    assert drawn["affinity"][bank - 2] == pytest.approx(alignment_GK[bank, 2] / (4 / 5) ** 0.5)
+    assert (drawn["affinity"][chat - 2], alignment_GK[chat, 2]) == (0.0, 0.0)
