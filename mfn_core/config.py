@@ -34,7 +34,8 @@ class DatasetConfig(Config):
         ge=1,
         le=3650,
         description="Days after the cut in which a micro event makes a user active. Empty: the shortest of 7, 14, 28, 56, 91 and "
-        "182 days in which at least 10 % of the users are active; none qualifies: activity is left out and the history ends with the data.",
+        "182 days, else 3 or 1, in which 10 to 90 % of the users are active (or more, but not all, where there is none), and which leave "
+        "an item log of as many days before the cut; none qualifies: activity is left out and the history ends with the data.",
     )
     attributes: tuple[str, ...] | None = Field(
         None,

@@ -153,7 +153,12 @@ def _choose_window(events: Events, config: DatasetConfig) -> Window:
     first_event_U, micro_event_U = events.user_spans(cut)
     # The end of the item log: a horizon that reaches beyond it would call those inactive whose events are not there yet.
     chosen = window.choose_window(
-        end=ends["micro"], cut=config.cut, horizon_days=config.horizon_days, first_event_U=first_event_U, micro_event_U=micro_event_U
+        start=window.start_of_day(events.first_time("micro")),
+        end=ends["micro"],
+        cut=config.cut,
+        horizon_days=config.horizon_days,
+        first_event_U=first_event_U,
+        micro_event_U=micro_event_U,
     )
     return replace(chosen, cut=max(ends.values())) if chosen.horizon_days is None and cut is None else chosen
 

@@ -42,6 +42,11 @@ class Events:
         lasts = {view: users.agg(last=users.last_event.max()).to_pyarrow()["last"] for view, users in self.users.items()}
         return {view: int(_seconds(last)[0]) for view, last in lasts.items()}
 
+    def first_time(self, view: View) -> int:
+        """Time of the first event of a log, in seconds UTC."""
+        users = self.users[view]
+        return int(_seconds(users.agg(first=users.first_event.min()).to_pyarrow()["first"])[0])
+
     def user_spans(self, cut: int | None) -> tuple[Ints, Ints]:
         """First event of each user in either log, and the micro event that ``choose_window`` asks for."""
         if cut is None:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from mfn_core.errors import ConfigError, InsufficientDataError
 
 DAY = 86_400
-AUTO_HORIZONS = (7, 14, 28, 56, 91, 182)
+AUTO_HORIZONS = (7, 14, 28, 56, 91, 182, 3, 1)  # in the order of preference: the last two are for short logs and for daily users
 AUTO_ACTIVE_SHARE = 0.1
 _NO_HORIZON = (
-    f"no horizon of {', '.join(map(str, AUTO_HORIZONS))} days {{place}} in which at least {AUTO_ACTIVE_SHARE:.0%} of the users, "
+    f"no horizon of {', '.join(map(str, sorted(AUTO_HORIZONS)))} days {{place}} in which at least {AUTO_ACTIVE_SHARE:.0%} of the users, "
     "but not all, have an item event"
 )
 
@@ -38,6 +38,11 @@ def end_of_data(last_event_time: int) -> int:
     return (last_event_time // DAY + 1) * DAY
 
 
+def start_of_day(time: int) -> int:
+    """The midnight UTC at or before a time, in seconds."""
+    return time // DAY * DAY
+
+
 def seconds_of(day: date) -> int:
     """00:00 UTC of a day."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
@@ -49,14 +54,16 @@ def day_of(seconds: int) -> date:
 
 
 def choose_window(
-    *, end: int, cut: date | None, horizon_days: int | None, first_event_U: NDArray[np.int64], micro_event_U: NDArray[np.int64]
+    *, start: int, end: int, cut: date | None, horizon_days: int | None, first_event_U: NDArray[np.int64], micro_event_U: NDArray[np.int64]
 ) -> Window:
-    """The window that the settings ask for, or the shortest that labels enough users.
+    """The window that the settings ask for, or the first that labels enough users either way.
 
-    A horizon left open is the shortest of ``AUTO_HORIZONS`` in which at least ``AUTO_ACTIVE_SHARE`` of the users known at the cut, but
-    not all of them, are active. If none is, activity is left out, and a cut left open moves to that end.
+    A horizon left open is the first of ``AUTO_HORIZONS`` in which at least ``AUTO_ACTIVE_SHARE`` of the users known at the cut are active,
+    and as many are not; failing that, some are not. Where the cut is open too, the item log before it is no shorter than the horizon: what
+    comes after the cut is lost to every other task. If there is none, activity is left out, and a cut left open moves to that end.
 
     Args:
+        start: first day of the item log, 00:00 UTC.
         end: exclusive end of the item log, from which the labels come.
         cut: day of the cut; None: the end minus the horizon.
         horizon_days: None: to be chosen.
@@ -70,11 +77,18 @@ def choose_window(
     """
     if horizon_days is not None:
         return _given_horizon(end, cut, horizon_days, first_event_U, micro_event_U)
+    found: list[tuple[Window, float]] = []
     for days in AUTO_HORIZONS:
         window = Window(end - days * DAY if cut is None else seconds_of(cut), days, "")
+        is_there = window.label_end <= end and (cut is not None or window.cut - start >= days * DAY)
         share = _active_share(window, first_event_U, micro_event_U)
-        if window.label_end <= end and share is not None and AUTO_ACTIVE_SHARE <= share < 1:
+        if is_there and share is not None and AUTO_ACTIVE_SHARE <= share < 1:
+            found.append((window, share))
+    for window, share in found:
+        if share <= 1 - AUTO_ACTIVE_SHARE:
             return window
+    if found:
+        return found[0][0]
     if cut is None:
         return Window(end, None, _NO_HORIZON.format(place=f"at the end of the item log ({day_of(end)})"))
     return Window(seconds_of(cut), None, _NO_HORIZON.format(place=f"between the cut {cut} and the end of the item log ({day_of(end)})"))

@@ -13,10 +13,15 @@ END = seconds_of(date(2026, 7, 1))
 
 
 def _choose(
-    micro_days: list[int | None], cut: date | None = None, horizon_days: int | None = None, first_days: list[int] | None = None
+    micro_days: list[int | None],
+    cut: date | None = None,
+    horizon_days: int | None = None,
+    first_days: list[int] | None = None,
+    first_day_of_items: int = 0,
 ) -> Window:
     """Users with an event on ``first_days`` (by default day 0) and the item event that ``choose_window`` asks for on ``micro_days``."""
     return choose_window(
+        start=START + first_day_of_items * DAY,
         end=END,
         cut=cut,
         horizon_days=horizon_days,
@@ -56,10 +61,32 @@ def test_a_horizon_in_which_everybody_is_active_is_passed_over() -> None:
     assert _choose([180, 180]).horizon_days is None
 
 
+def test_a_horizon_in_which_nearly_everybody_is_active_yields_to_one_that_tells_users_apart() -> None:
+    # Within seven days nineteen of twenty are active, within three, on days 178 to 180, two of them.
+    days: list[int | None] = [178, 180, *[174] * 17, None]
+    assert _choose(days) == Window(END - 3 * DAY, 3, "")
+    # Where two of them were active within no fewer days, seven it is.
+    assert _choose([174] * 19 + [None]) == Window(END - 7 * DAY, 7, "")
+
+
+@pytest.mark.parametrize(("first_day", "horizon"), [(167, 7), (168, 3), (175, 3), (176, 1), (179, 1)])
+def test_the_item_log_before_the_cut_is_no_shorter_than_the_horizon(first_day: int, horizon: int) -> None:
+    # Half of the users are active on the last day, 180.
+    assert _choose([180, None], first_day_of_items=first_day) == Window(END - horizon * DAY, horizon, "")
+
+
+def test_an_item_log_of_one_day_leaves_activity_out() -> None:
+    assert _choose([180, None], first_day_of_items=180).horizon_days is None
+
+
+def test_a_given_cut_may_leave_a_short_history() -> None:
+    assert _choose([176, None], cut=date(2026, 6, 24), first_day_of_items=173) == Window(END - 7 * DAY, 7, "")
+
+
 def test_without_a_horizon_the_history_ends_with_the_data() -> None:
     window = _choose([None, None])
     assert (window.cut, window.horizon_days) == (END, None)
-    assert "no horizon of 7, 14, 28, 56, 91, 182 days at the end of the item log (2026-07-01)" in window.reason
+    assert "no horizon of 1, 3, 7, 14, 28, 56, 91, 182 days at the end of the item log (2026-07-01)" in window.reason
 
 
 def test_a_given_cut_limits_the_horizon_to_the_data_after_it() -> None:

@@ -313,7 +313,16 @@ def test_only_the_days_asked_for_are_read(store: Settings) -> None:
     dataset = Dataset.open(Path(built["uri"]))
     assert _history(dataset, "ann")[0] == ["mail", "bank"]
     assert dataset.cut == seconds_of(date(2026, 3, 5))  # the last event is on 03-04
-    assert dataset.skipped["activity"].startswith("no horizon of 7, 14, 28, 56, 91, 182 days at the end of the item log (2026-03-05)")
+    assert dataset.skipped["activity"].startswith("no horizon of 1, 3, 7, 14, 28, 56, 91, 182 days at the end of the item log (2026-03-05)")
+
+
+def test_an_item_log_that_began_late_is_not_cut_to_nothing(store: Settings) -> None:
+    # Items of eight days, of which a horizon of a week would leave one; half of the users are active on the last of them.
+    for day in (2, 3, 4, 10):
+        storage.remove(curated.partition_uri(store, ITEM_LOGS, date(2026, 3, day)))
+    _publish(store, ITEM_LOGS, item_log([("ann", "i1", "news", "2026-03-22T10:00:00")]))
+    _, dataset = _build(store)
+    assert (dataset.cut, dataset.horizon_days) == (seconds_of(date(2026, 3, 27)), 3)
 
 
 def test_without_an_item_log_attributes_remain(store: Settings) -> None:
