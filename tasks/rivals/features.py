@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.data.vocabulary import Vocabulary
+from mfn_core.schema import UNKNOWN
 
+MAX_CROSSED_CATEGORIES = 100  # of either view, as many as the network tells apart: the columns, and a tree's time, grow with the square
 WINDOW_DAYS = (1, 3, 7, 14, 28, 56, 91, 182, 365, 730)
 LATEST = (1, 2, 3, 5)
 _HOUR = 3600
@@ -21,8 +23,8 @@ _DAY = 86400
 def id_counts(dataset: Dataset) -> sp.csr_matrix:
     """Log counts of every app and every item: [users x (app ids, item ids)]."""
     histories, vocabularies = dataset.histories, dataset.vocabularies
-    macro = _counts(histories.macro, histories.macro.ids, vocabularies.macro_id)
-    micro = _counts(histories.micro, histories.micro.ids, vocabularies.micro_id)
+    macro = _counts(histories.macro, histories.macro.ids, len(vocabularies.macro_id))
+    micro = _counts(histories.micro, histories.micro.ids, len(vocabularies.micro_id))
     return side_by_side(np.log1p(macro), np.log1p(micro))
 
 
@@ -34,9 +36,10 @@ def category_counts(dataset: Dataset) -> sp.csr_matrix:
 def category_crosses(dataset: Dataset) -> sp.csr_array:
     """Square root of (share of the app category x share of the item category): [users x (app categories x item categories)].
 
-    The product of shares is what says that a user does two things; the root keeps a small share visible.
+    The product of shares is what says that a user does two things; the root keeps a small share visible. Categories beyond the
+    ``MAX_CROSSED_CATEGORIES`` most frequent of a view are one, UNKNOWN.
     """
-    macro_BG, micro_BK = (_shares(counts) for counts in _category_counts(dataset))
+    macro_BG, micro_BK = (_shares(counts) for counts in _category_counts(dataset, MAX_CROSSED_CATEGORIES))
     macro = macro_BG.tocoo()
     micro_rows = micro_BK[macro.row]
     repeats = np.diff(micro_rows.indptr)
@@ -61,16 +64,20 @@ def side_by_side(*features: sp.csr_array | sp.csr_matrix) -> sp.csr_matrix:
     return sp.csr_matrix(sp.hstack(features, format="csr"))
 
 
-def _counts(view: ViewHistories, values: NDArray[np.int32], vocabulary: Vocabulary) -> sp.csr_array:
+def _counts(view: ViewHistories, values: NDArray[np.int32], num_columns: int) -> sp.csr_array:
     users = np.repeat(np.arange(len(view.lengths)), view.lengths)
-    return sp.csr_array((np.ones(len(values), np.float32), (users, values)), shape=(len(view.lengths), len(vocabulary)))
+    return sp.csr_array((np.ones(len(values), np.float32), (users, values)), shape=(len(view.lengths), num_columns))
 
 
-def _category_counts(dataset: Dataset) -> tuple[sp.csr_array, sp.csr_array]:
+def _category_counts(dataset: Dataset, most: int | None = None) -> tuple[sp.csr_array, sp.csr_array]:
+    """Of every category; with ``most`` the rarer ones, which a vocabulary has last, count as UNKNOWN."""
+
+    def counts(view: ViewHistories, vocabulary: Vocabulary) -> sp.csr_array:
+        num_columns = len(vocabulary) if most is None else min(len(vocabulary), UNKNOWN + 1 + most)
+        return _counts(view, np.where(view.categories < num_columns, view.categories, UNKNOWN), num_columns)
+
     histories, vocabularies = dataset.histories, dataset.vocabularies
-    macro_BG = _counts(histories.macro, histories.macro.categories, vocabularies.macro_category)
-    micro_BK = _counts(histories.micro, histories.micro.categories, vocabularies.micro_category)
-    return macro_BG, micro_BK
+    return counts(histories.macro, vocabularies.macro_category), counts(histories.micro, vocabularies.micro_category)
 
 
 def _shares(counts: sp.csr_array) -> sp.csr_array:

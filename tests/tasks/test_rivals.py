@@ -11,7 +11,7 @@ from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation import evaluator
 from mfn_core.evaluation.comparison import compare
 from mfn_core.schema import UNKNOWN
-from tasks.rivals import RIVALS, classifiers, recommenders
+from tasks.rivals import RIVALS, classifiers, features, recommenders
 from tasks.rivals.features import category_counts, category_crosses, id_counts, recency_and_volume
 from tasks.rivals.recommenders import target_ranks
 from tests.factories import app_log, dataset_of, item_log, patterned_dataset
@@ -49,6 +49,15 @@ def test_categories_are_crossed_by_the_root_of_the_product_of_their_shares(two_u
     assert crosses[0, :, 2] == pytest.approx([0, 0, np.sqrt(3 / 4), np.sqrt(1 / 4)])
     assert crosses[0].sum() == pytest.approx(crosses[0, :, 2].sum())
     assert (crosses[1] == 0).all()  # no apps
+
+
+def test_the_rarest_categories_are_crossed_as_one(two_users, monkeypatch):
+    monkeypatch.setattr(features, "MAX_CROSSED_CATEGORIES", 1)
+    # Rows: PAD, UNKNOWN, which money is now, games. Columns: PAD, UNKNOWN, sports.
+    assert category_crosses(two_users).toarray()[0].reshape(3, 3) == pytest.approx(
+        np.array([[0, 0, 0], [0, 0, np.sqrt(1 / 4)], [0, 0, np.sqrt(3 / 4)]])
+    )
+    assert category_counts(two_users).shape == (2, 4 + 3)  # each by itself all the same
 
 
 def test_recency_is_in_hours_and_volume_in_windows_of_days(two_users):
