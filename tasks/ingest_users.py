@@ -18,7 +18,8 @@ from tasks.raw import Footer, Source
 from tasks.settings import Settings
 
 _SETTING = "MFN_USER_COLUMNS"
-_RULES = "whole floats are integers"  # another sentence where the rules of reading change: an unchanged table is read once more
+# Another sentence where the rules of reading change: an unchanged table is read once more.
+_RULES = "whole floats are integers, empty strings are null"
 _NAME = re.compile(r"[\w.\- ]+")  # what can name figures in MLflow, and files
 _COPIES, _ROWS, _PART = "/copies", "/rows", "/part"  # by their first letter no attributes: see _NAME
 _NAMED = 5
@@ -30,9 +31,10 @@ _log = logging.getLogger(__name__)
 def ingest_users(settings: Settings) -> dict[str, Any]:
     """Read the users table and publish it.
 
-    Columns other than ``user_id`` are attributes, kept as strings; null means unlabelled, as is every user of a file that lacks the
-    column. Whole numbers are integers, whatever their type: tables written by pandas hold integers with gaps as floats. Columns that
-    are neither string, integer nor boolean, or whose names MLflow refuses, are left out with a warning.
+    Columns other than ``user_id`` are attributes, kept as strings. Null and the empty string, which a gap of a text file becomes, mean
+    unlabelled, as is every user of a file that lacks the column. Whole numbers are integers, whatever their type: tables written by
+    pandas hold integers with gaps as floats. Columns that are neither string, integer nor boolean, or whose names MLflow refuses, are
+    left out with a warning.
 
     Returns:
         The manifest, or ``{"skipped": why}`` where there is no users table or it is unchanged. A table that is no longer delivered
@@ -134,13 +136,13 @@ def _is_whole(numbers: ibis.expr.types.FloatingValue) -> ibis.expr.types.Boolean
 
 
 def _typed(table: Table, columns: Mapping[str, str]) -> Table:
-    """The id and every attribute as strings; an attribute that the files lack is null."""
+    """The id and every attribute as strings; null where empty, and where the files lack the attribute."""
 
     def text(column: str) -> ibis.expr.types.StringValue:
         if column not in table.columns:
             return ibis.null("string")
         value = table[column]
-        return (value.isnan().ifelse(None, value).cast("int64") if value.type().is_floating() else value).cast("string")
+        return (value.isnan().ifelse(None, value).cast("int64") if value.type().is_floating() else value).cast("string").nullif("")
 
     return table.select(**{name: text(column) for name, column in columns.items()})
 

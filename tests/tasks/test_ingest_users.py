@@ -39,6 +39,12 @@ def test_attributes_become_strings_and_null_means_unlabelled(settings):
     assert made["facts"]["attributes"] == ["gender", "age_code", "member"]
 
 
+def test_an_empty_string_is_no_class_but_a_gap(settings):
+    deliver(settings, "users.parquet", pa.table({"user_id": ["ann", "bob"], "gender": ["F", ""]}))
+    ingest_users(settings)
+    assert published(settings) == [{"user_id": "ann", "gender": "F"}, {"user_id": "bob", "gender": None}]
+
+
 def test_integers_with_gaps_that_pandas_wrote_as_floats_are_integers(settings):
     deliver(settings, "users.parquet", pa.table({"user_id": ["ann", "bob", "cai"], "age_code": [18.0, float("nan"), None]}))
     ingest_users(settings)
