@@ -5,7 +5,6 @@
 rows, and earlier days that no run has judged as they stand, as those of a first load. What was refused waits until it changes.
 **Emits** `mfn_validated_day` for the day and for those taken along that were valid never before; after a range, for its last
 complete week and the days after it.
-
 ### Triage
 
 - `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the day
@@ -13,7 +12,8 @@ complete week and the days after it.
 - `AuditError` on `new_category_share`, or on volume where `fail_on_drift` is set: the day is unlike the weeks before. If the
   change is real, trigger by hand for the day with wider limits. They stay with the day: when it changes later, as by a late row,
   it is judged by them again, unless a form says others. Until then later days are not compared with it, and fail alike.
-- A day never shows up: one of its logs is not published. Look at the ingest DAGs of that day.
+- A day never shows up, or `mfn_train` stops at it: one of its logs is not published. Look at the ingest DAGs of that day; where the
+  log is lost for good, or nobody used it that day, trigger by hand for the day with `accept_missing_log`.
 
 Training never reads past a day that is not validated: a failure here delays the week's model, and nothing is lost.
 """
@@ -42,7 +42,7 @@ with DAG(
         settings, config = start(ValidateConfig)
         days_from(config)
         planned = plan_validation(settings, config, partition_day())
-        return planned if planned["days"] else skip("nothing to do: every published day is validated as it stands")
+        return planned if planned["days"] else skip("nothing to do: every day that no log lacks is validated as it stands")
 
     @task(execution_timeout=timedelta(hours=2))
     def validate_others(planned):

@@ -49,6 +49,11 @@ class ValidateConfig(Config):
         0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log."
     )
     fail_on_drift: bool = Field(False, description="Volume out of its limits stops the day (critical) instead of warning.")
+    accept_missing_log: bool = Field(
+        False,
+        description="Judge days that lack one of the logs by the other: for a log that is lost for good, or a day on which nobody used it. "
+        "It stays with the day.",
+    )
 
 
 class TrainConfig(DatasetConfig, NetworkConfig, TrainingConfig):

@@ -55,7 +55,7 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     if not days:
         return []
     published = published_days(settings, min(days), max(days))
-    check_published(settings, published, days)
+    check_published(settings, config, published, days)
     open_days = [day for day in sorted(set(days)) if not is_validated(settings, published, day)]
     for limits, some in _by_limits(settings, config, open_days):
         known = published_days(settings, some[0] - timedelta(days=limits.reference_days), some[-1])

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from mfn_core.errors import InsufficientDataError
+from mfn_core.errors import ArtifactError, InsufficientDataError
 from mfn_core.schema import LOGS, PARTITION, LogSchema, View
 from tasks import curated, manifest, receipt, storage
 from tasks.dag_configs import ValidateConfig
@@ -28,15 +28,20 @@ def days_to_validate(settings: Settings, config: ValidateConfig) -> list[date]:
     days = sorted({day for found in published.values() for day in found})
     if config.first_day is not None and config.first_day == config.last_day:
         days = [config.first_day]
-    complete = [day for day in days if not _missing_logs(settings, published, day)]
+    complete = [day for day in days if not _missing_logs(settings, config, published, day)]
     if len(complete) < len(days):
         left_out = [day for day in days if day not in complete]
         if len(days) == 1:
-            check_published(settings, published, days)
-        _log.warning("%d days lack one of the logs and are left out: %s", len(left_out), named(left_out))
+            check_published(settings, config, published, days)
+        _log.warning(
+            "%d days lack one of the logs and are left out: %s; where it is lost for good, trigger by hand for the day with "
+            "accept_missing_log",
+            len(left_out),
+            named(left_out),
+        )
     open_days = [day for day in complete if not is_validated(settings, published, day)]
     if not open_days:
-        _log.info("nothing to do: all %d published days are validated as they stand", len(complete))
+        _log.info("nothing to do: all %d days that are published in every log are validated as they stand", len(complete))
     return open_days
 
 
@@ -63,26 +68,36 @@ def published_days(settings: Settings, first_day: date | None, last_day: date | 
     }
 
 
-def _missing_logs(settings: Settings, published: Published, day: date) -> list[LogSchema]:
-    """The logs that should have a day and have not: days without rows are normal in a first load."""
-    return [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
+def _missing_logs(settings: Settings, config: ValidateConfig, published: Published, day: date) -> list[LogSchema]:
+    """The logs that should have a day and have not: days without rows are normal in a first load, and a person may accept others."""
+    missing = [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
+    return [] if missing and (config.accept_missing_log or _was_accepted(settings, day)) else missing
 
 
-def check_published(settings: Settings, published: Published, days: Iterable[date]) -> None:
-    """Refuse a day that a log lacks.
+def _was_accepted(settings: Settings, day: date) -> bool:
+    """Whether a person has accepted that the day lacks a log: late rows of the other must not ask for it again."""
+    try:
+        return bool(manifest.read(validated_uri(settings, day)).config.get("accept_missing_log"))
+    except ArtifactError:
+        return False
+
+
+def check_published(settings: Settings, config: ValidateConfig, published: Published, days: Iterable[date]) -> None:
+    """Refuse a day that a log lacks, unless a person has accepted that.
 
     Raises:
         InsufficientDataError: a day is not published in every log of the deployment.
     """
     for day in days:
-        missing = _missing_logs(settings, published, day) or [
+        missing = _missing_logs(settings, config, published, day) or [
             LOGS[view] for view in published if not any(day in found for found in published.values())
         ]
         if missing:
             names = " and ".join(log.dataset for log in missing)
             raise InsufficientDataError(
                 f"{curated.partition_uri(settings, missing[0], day)}: {day} is not published in {names}, expected in every log of "
-                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only"
+                f"MFN_VIEWS={list(settings.views)}; ingest it, take the view out of MFN_VIEWS if this deployment has one view only, or, "
+                "where the log of the day is lost for good, trigger mfn_validate by hand for the day with accept_missing_log"
             )
 
 

@@ -220,6 +220,25 @@ def test_a_plan_leaves_out_days_with_one_log_missing_and_the_log_names_them(thre
 
 
 @pytest.mark.usefixtures("approving_judge")
+def test_a_day_whose_other_log_is_lost_is_judged_where_a_person_accepts_that(three_days):
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9)]})
+    accepting = ValidateConfig(first_day=date(2026, 6, 4), last_day=date(2026, 6, 4), accept_missing_log=True)
+    assert plan.plan_validation(three_days, accepting, None)["days"] == ["2026-06-04"]
+    facts = validate_day(three_days, date(2026, 6, 4), accepting)["facts"]
+    assert (sorted(facts["metrics"]), facts["not_compared"]["user overlap"]) == (["app_logs"], "one log only")
+    assert validated.validated_among(three_days, ["2026-06-04"]) == ["2026-06-04"]
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_late_rows_of_a_day_whose_other_log_is_lost_need_no_person(three_days):
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9)]})
+    validate_day(three_days, date(2026, 6, 4), ValidateConfig(accept_missing_log=True))
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9), ("bob", "games", 10)]})
+    assert plan.plan_validation(three_days, ValidateConfig(), DAYS[2])["others"] == ["2026-06-01", "2026-06-02", "2026-06-04"]
+    assert validate_day(three_days, date(2026, 6, 4), ValidateConfig())["rows"] == {"app_logs": 2}
+
+
+@pytest.mark.usefixtures("approving_judge")
 def test_a_day_without_rows_in_a_first_load_is_normal(settings):
     for log, times in ((APP_LOGS, ("2026-06-01T09:00", "2026-06-02T09:00")), (ITEM_LOGS, ("2026-06-01T09:00", "2026-06-03T09:00"))):
         table = app_rows([("ann", "x", "y", time) for time in times]).rename_columns(list(log.required))
