@@ -7,7 +7,7 @@ from datetime import date
 import ibis
 from ibis.expr.types import Table
 
-from mfn_core.schema import PARTITION, USERS, LogSchema
+from mfn_core.schema import EVENT_TIME, PARTITION, USERS, LogSchema
 from tasks import engine, log_rows, parts, storage
 from tasks.log_rows import Count
 from tasks.raw import FIRST_LOAD, Source
@@ -79,6 +79,8 @@ def example(verdicts: Iterable[Table], source: str) -> str:
     """Where the first rejected row of a source is, and what it holds."""
     for rows in verdicts:
         rejected = rows.filter((rows[log_rows.SOURCE] == source) & (rows[log_rows.REASON] != ""))
+        # As text: milliseconds that were taken for seconds are of the year 58384, which is no time of Python's.
+        rejected = rejected.mutate(**{EVENT_TIME: rejected[EVENT_TIME].cast("string")})
         for row in rejected.order_by([engine.PATH, engine.ROW_NUMBER]).limit(1).to_pyarrow().to_pylist():
             origin = (engine.FILE, engine.ROW_NUMBER)
             values = ", ".join(f"{name}={value}" for name, value in row.items() if not name.startswith("_") and name not in origin)

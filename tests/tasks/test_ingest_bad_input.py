@@ -158,6 +158,15 @@ def test_a_row_that_breaks_the_contract(settings, row, reason):
     assert "raise MFN_MAX_REJECTED_SHARE" in message
 
 
+def test_a_time_beyond_all_calendars_as_of_milliseconds_taken_for_seconds(settings):
+    milliseconds = 1_780_272_000_000  # 2026-06-01T00:00:00Z
+    times = pa.array([1_780_308_000, milliseconds], pa.int64())
+    deliver(settings, "app_logs/dt=2026-06-01/part-0.parquet", app_rows([ANN, ANN], event_time=times.cast(pa.timestamp("s", tz="UTC"))))
+    message = refused(settings, RejectionError)
+    assert "1 of 2 rows (50.0%) are rejected, more than max_rejected_share=0.01: event_time is in the future (1 rows)" in message
+    assert "event_time=58384-" in message
+
+
 def test_too_many_rejects_are_in_quarantine_nevertheless(settings):
     deliver_day(settings, "2026-06-01", [ANN, (None, "chess", "games", "2026-06-01T10:00")])
     refused(settings, RejectionError)
