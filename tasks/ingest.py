@@ -56,6 +56,8 @@ def plan_ingest(
     published = set(curated.days(settings, log))
     loaded, finished = _first_load_days(settings, log, first_day, last_day, published, now or datetime.now(UTC))
     folders = {day: raw.daily(settings, log, day) for day in raw.days(settings, log) if _within(day, first_day, last_day)}
+    for day in folders:
+        raw.check_flat(settings, log, day)
     arrived = {day: source for day, source in folders.items() if source is not None}
     _check_arrived(settings, log, first_day, last_day, set(arrived), set(loaded))
     wanted = sorted(day for day in arrived.keys() | loaded.keys() if _within(day, first_day, last_day))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -91,6 +91,25 @@ def daily(settings: Settings, log: LogSchema, day: date) -> Source | None:
     name = f"{_PREFIX}{day}"
     signatures = _signatures(storage.join(settings.raw, log.dataset, name), _PARQUET)
     return Source(name, day, signatures) if signatures else None
+
+
+def check_flat(settings: Settings, log: LogSchema, day: date) -> None:
+    """Refuse a ``dt=`` folder with folders of its own, as of hours: whatever lies in them would be passed over without a word.
+
+    Raises:
+        SchemaError: one of them holds Parquet files.
+    """
+    folder = storage.join(settings.raw, log.dataset, f"{_PREFIX}{day}")
+    filesystem, path = url_to_fs(folder)
+    entries = filesystem.ls(path, detail=True) if filesystem.isdir(path) else []
+    names = sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
+    for name in names:
+        files = filesystem.find(f"{path}/{name}") if name[0] not in "_." else []
+        if any(_PARQUET.fullmatch(file.rsplit("/", 1)[-1]) for file in files):
+            raise SchemaError(
+                f"{folder} holds the folder {name}, whose Parquet files are not read: put them into {_PREFIX}{day} itself, under names of "
+                "their own, and remove the folder"
+            )
 
 
 def users(settings: Settings) -> Source | None:
@@ -227,10 +246,11 @@ def group_by_schema(footers: Sequence[Footer]) -> list[list[Footer]]:
 
 
 def _day_of(name: str, folder: str) -> date:
-    try:
-        return date.fromisoformat(name.removeprefix(_PREFIX))
-    except ValueError as error:
-        raise SchemaError(f"{storage.join(folder, name)}: the folder's name is no day; name it {_PREFIX}YYYY-MM-DD") from error
+    said = name.removeprefix(_PREFIX)
+    with suppress(ValueError):
+        if str(day := date.fromisoformat(said)) == said:  # else, as 20260601, it would be looked for by another name
+            return day
+    raise SchemaError(f"{storage.join(folder, name)}: the folder's name is no day; name it {_PREFIX}YYYY-MM-DD")
 
 
 def _signatures(folder: str, pattern: re.Pattern[str]) -> dict[str, str]:

@@ -249,6 +249,27 @@ def test_a_folder_whose_name_is_no_day(settings):
         plan(settings)
 
 
+def test_a_folder_whose_day_is_spelt_otherwise_would_never_be_found(settings):
+    deliver(settings, "app_logs/dt=20260601/a.parquet", app_rows([ANN]))
+    with pytest.raises(SchemaError, match=r"dt=20260601: the folder's name is no day; name it dt=YYYY-MM-DD"):
+        plan(settings)
+
+
+@pytest.mark.parametrize("beside", [[], ["a.parquet"]])
+def test_files_in_a_folder_of_a_daily_folder_are_not_passed_over(settings, beside):
+    for name in ["hour=09/a.parquet", *beside]:
+        deliver(settings, f"app_logs/dt=2026-06-01/{name}", app_rows([ANN]))
+    with pytest.raises(SchemaError, match=r"dt=2026-06-01 holds the folder hour=09, whose Parquet files are not read: put them into dt="):
+        plan(settings, "2026-06-01", "2026-06-01")
+
+
+@pytest.mark.parametrize("name", ["_temporary/0/a.parquet", ".spark/a.parquet", "checksums/a.crc"])
+def test_folders_of_no_data_in_a_daily_folder_do_not_matter(settings, name):
+    for path in ("a.parquet", name):
+        deliver(settings, f"app_logs/dt=2026-06-01/{path}", app_rows([ANN]))
+    assert plan(settings, "2026-06-01", "2026-06-01") == [{"first_day": "2026-06-01", "last_day": "2026-06-01"}]
+
+
 def test_a_day_that_has_not_arrived_may_be_retried(settings):
     deliver_day(settings, "2026-06-01", [ANN])
     with pytest.raises(PartitionNotReadyError, match=r"app_logs/dt=2026-06-02 has no Parquet file yet"):
