@@ -25,7 +25,7 @@ def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str,
 
     Returns:
         ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, who waits was judged
-        against another champion, or the champion was lost.
+        against another champion or is of older data, or the champion was lost.
 
     Raises:
         ConfigError: there is no such version, or the gate refused it.
@@ -67,7 +67,8 @@ def _promoted(settings: Settings, version: Version, changed: bool, reason: str) 
 def _why_not_by_itself(settings: Settings, champion: Version | None, version: Version, run_id: str) -> str:
     """Why a person is to promote this candidate. Empty where it may become champion without one."""
     is_begun = version.tags.get(_RUN) == run_id  # by a try before this one: its tags are there, though the alias has not moved yet
-    return ("" if is_begun else tracking.lost_champion(settings)) or _judged_against_another(champion, version)
+    lost = "" if is_begun else tracking.lost_champion(settings)
+    return lost or _judged_against_another(champion, version) or _knows_less(champion, version)
 
 
 def _judged_against_another(champion: Version | None, version: Version) -> str:
@@ -79,6 +80,17 @@ def _judged_against_another(champion: Version | None, version: Version) -> str:
     return (
         f"version {version.number} was judged when version {judged} was champion, and now it is version {now}: clear the task gate of its "
         f"training, which judges it anew, or trigger this DAG with version={version.number}"
+    )
+
+
+def _knows_less(champion: Version | None, version: Version) -> str:
+    """That the candidate is of older data than the champion: "not worse" on old test users is no reason to go back. Else empty."""
+    ends = [each.tags.get(tracking.DATA_END, "") for each in (version, champion) if each]
+    if len(ends) < 2 or not ends[0] < ends[1]:
+        return ""
+    return (
+        f"version {version.number} was trained on data before {ends[0]}, the champion on data before {ends[1]}: where an older model is "
+        f"meant, trigger this DAG with version={version.number}"
     )
 
 

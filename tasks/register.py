@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mfn_core.data.sequences import raw_columns
+from mfn_core.data.window import DAY, day_of
 from mfn_core.errors import ArtifactError
 from mfn_core.inference.predictor import Predictor
 from mfn_core.inference.serving import answer
@@ -130,6 +131,7 @@ def _tags(
         "mfn.dataset.digest": dataset.digest,
         "mfn.dataset.cut": str(dataset.facts.get("cut_time", dataset.facts["cut"])),
         "mfn.dataset.horizon_days": str(dataset.facts["horizon_days"]),
+        tracking.DATA_END: str(day_of(dataset.facts["cut"] + (dataset.facts["horizon_days"] or 0) * DAY)),
         "mfn.dataset.partitions": str(len(dataset.inputs)),
         "mfn.leak_proof": json.dumps(dataset.facts["leak_proof"]),
     }

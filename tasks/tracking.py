@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FINGERPRINT = "mfn.fingerprint"
 GATE, PASSED, GATE_REASON, GATE_CHAMPION = "mfn.gate", "passed", "mfn.gate.reason", "mfn.gate.champion"
 SPLIT_SEED = "mfn.split_seed"
+DATA_END = "mfn.dataset.end"  # ISO day, 00:00 UTC: neither histories nor labels reach it
 PROMOTED_AT = "mfn.promoted_at"
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
 

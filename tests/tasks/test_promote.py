@@ -16,7 +16,7 @@ RUN = "asset_triggered__2026-11-28"
 def register(registry):
     """Registers a version that is nothing but its gate's verdict."""
 
-    def add(gate="passed", candidate=True, judged_against=None):
+    def add(gate="passed", candidate=True, judged_against=None, data_end=None):
         from mlflow import MlflowClient
 
         client = MlflowClient(registry.tracking)
@@ -25,6 +25,8 @@ def register(registry):
         tags = {tracking.GATE: gate, tracking.GATE_REASON: "because"}
         if judged_against:
             tags[tracking.GATE_CHAMPION] = judged_against
+        if data_end:
+            tags[tracking.DATA_END] = data_end
         version = tracking.register_version(registry, run_id, model_id, tags)
         if candidate:
             tracking.set_alias(registry, tracking.CANDIDATE, version.number)
@@ -96,6 +98,25 @@ def test_a_candidate_that_was_judged_against_the_champion_replaces_it(registry, 
     register()
     promote(registry, PromoteConfig(), RUN)
     register(judged_against="1")
+    assert promote(registry, PromoteConfig(), RUN)["changed"]
+
+
+def test_a_candidate_of_older_data_than_the_champions_waits_for_a_person(registry, register):
+    register(data_end="2026-06-28")
+    promote(registry, PromoteConfig(), RUN)
+    register(data_end="2026-05-31")
+    assert promote(registry, PromoteConfig(), RUN)["skipped"] == (
+        "version 2 was trained on data before 2026-05-31, the champion on data before 2026-06-28: where an older model is meant, trigger "
+        "this DAG with version=2"
+    )
+    assert aliases(registry) == {1: ("champion",), 2: ("candidate",)}
+    assert promote(registry, PromoteConfig(version=2), RUN)["changed"]
+
+
+def test_a_candidate_of_the_champions_data_replaces_it(registry, register):
+    register(data_end="2026-06-28")
+    promote(registry, PromoteConfig(), RUN)
+    register(data_end="2026-06-28")
     assert promote(registry, PromoteConfig(), RUN)["changed"]
 
 
