@@ -61,15 +61,33 @@ def train(
         run_id = tracking.open_run(settings, fingerprint, config.model_dump(mode="json"), airflow_tags)
         tracking.log_dataset(settings, run_id, Manifest.model_validate(dataset_manifest))
 
-        def log_curves(progress: Progress) -> None:
+        untold: list[Progress] = []
+
+        def log_curves() -> None:
+            while untold:
+                tracking.log_metrics(settings, run_id, _curves(untold[0]), step=untold[0].epoch)
+                del untold[0]
+
+        def on_progress(progress: Progress) -> None:
             if progress.phase == "epoch":
-                tracking.log_metrics(settings, run_id, _curves(progress), step=progress.epoch)
+                untold.append(progress)
+                _unless_away(log_curves, "the figures of epochs are kept until it is back")
 
         try:
-            return _train(settings, config, dataset_manifest, fingerprint, log_curves)
+            trained = _train(settings, config, dataset_manifest, fingerprint, on_progress)
         except BaseException:
-            tracking.close_run(settings, run_id, succeeded=False)
+            _unless_away(lambda: tracking.close_run(settings, run_id, succeeded=False), "the run goes on being called running")
             raise
+        log_curves()
+        return trained
+
+
+def _unless_away(tell: Callable[[], None], meanwhile: str) -> None:
+    """Tell MLflow; where it does not answer, say so: it must neither end a training of hours nor hide why one has failed."""
+    try:
+        tell()
+    except Exception as error:  # every store's client has errors of its own
+        _log.warning("MLflow does not answer, %s: %r", meanwhile, error)
 
 
 def train_managed(

@@ -293,6 +293,36 @@ def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monke
     assert (run.data.params["width"], run.data.tags["airflow.dag_id"], run.info.status) == ("8", "mfn_train", "RUNNING")
 
 
+def away(*_arguments, **_named):
+    raise OSError("connection refused")
+
+
+def test_a_training_goes_on_where_mlflow_is_away_and_tells_it_the_epochs_afterwards(registry, dataset, monkeypatch, caplog):
+    def reporting(settings, config, dataset_manifest, fingerprint, on_progress):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tracking, "log_metrics", away)
+            on_progress(EPOCH)
+            on_progress(replace(EPOCH, epoch=4))
+        return {"kind": "training"}
+
+    monkeypatch.setattr(module, "_train", reporting)
+    assert module.train(registry, SHORT, dataset, FINGERPRINT, {}) == {"kind": "training"}
+    run_id = tracking.find_run(registry, FINGERPRINT)
+    told = MlflowClient(registry.tracking).get_metric_history(run_id, "loss_total")
+    assert sorted(point.step for point in told) == [3, 4]
+    assert "MLflow does not answer, the figures of epochs are kept until it is back" in caplog.text
+
+
+def test_a_failed_training_says_why_though_mlflow_is_away(registry, dataset, monkeypatch):
+    def failing(*arguments):
+        monkeypatch.setattr(tracking, "close_run", away)
+        raise ArtifactError("the checkpoint is of another layout")
+
+    monkeypatch.setattr(module, "_train", failing)
+    with pytest.raises(ArtifactError, match="the checkpoint is of another layout"):
+        module.train(registry, SHORT, dataset, FINGERPRINT, {})
+
+
 def test_a_failed_training_ends_its_mlflow_run_as_failed(registry, dataset, monkeypatch):
     def failing(*arguments):
         raise ProcessError("killed")
