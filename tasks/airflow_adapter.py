@@ -22,6 +22,7 @@ from airflow.sdk import (
     get_current_context,
 )
 from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.log import mask_secret
 
 from mfn_core.config import Config
 from mfn_core.errors import ConfigError, PartitionNotReadyError, PermanentError, TransientError
@@ -99,7 +100,10 @@ def config_from(model: type[C], context: Context) -> C:
 
 def start(model: type[C]) -> tuple[Settings, C]:
     """What the body of a task begins with: the settings, and the run's conf as its config."""
-    return load_settings(), config_from(model, get_current_context())
+    settings = load_settings()
+    for password in settings.passwords:  # MLflow's errors and ours name its address, whoever reads the log
+        mask_secret(password)
+    return settings, config_from(model, get_current_context())
 
 
 def partition_day() -> date | None:

@@ -9,6 +9,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -76,6 +77,12 @@ class Settings(BaseSettings):
     def tracking(self) -> str:
         """Absolute MLflow tracking URI."""
         return self.tracking_uri or f"sqlite:///{self.var / 'mlflow' / 'mlflow.db'}"
+
+    @cached_property
+    def passwords(self) -> list[str]:
+        """Passwords that the URIs carry, as they stand there and as they are meant: no log may show them."""
+        found = (re.search(r"//[^/:@]*:([^/]+)@", uri) for uri in (self.raw, self.store, self.tracking))
+        return sorted({spelt for each in found if each for spelt in (each[1], unquote(each[1]))})
 
     @cached_property
     def scratch(self) -> Path:

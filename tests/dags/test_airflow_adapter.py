@@ -142,6 +142,16 @@ def test_a_conf_becomes_a_config(run) -> None:
     assert (config.width, config.attributes, config.last_day) == (16, ("gender",), date(2026, 6, 28))
 
 
+def test_a_password_in_a_uri_is_masked_in_the_log_of_a_task(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked: list[str] = []
+    monkeypatch.setattr(airflow_adapter, "mask_secret", masked.append)
+    monkeypatch.setenv("MFN_TRACKING_URI", "postgresql://mlflow:s3cret%2Fp@ss@db.local:5432/mlflow")
+    monkeypatch.setenv("MFN_STORE_URI", "s3://bucket/store:1@2")
+    run()
+    airflow_adapter.start(dag_configs.TrainConfig)
+    assert masked == ["s3cret%2Fp@ss", "s3cret/p@ss"]
+
+
 def test_a_scheduled_run_without_conf_has_the_defaults(run) -> None:
     assert airflow_adapter.config_from(dag_configs.TrainConfig, run(None).context) == dag_configs.TrainConfig()
 
