@@ -105,7 +105,12 @@ def _context(settings: Settings) -> Iterator["EphemeralDataContext"]:
                     "show_how_to_buttons": False,
                     "store_backend": docs,
                     "site_section_builders": {key: {"view": _view(settings, "PageView")} for key in ("expectations", "validations")},
-                    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "view": _view(settings, "IndexPageView")},
+                    "site_index_builder": {
+                        "module_name": "tasks.data_docs",
+                        "class_name": "IndexBuilder",
+                        "validation_results_limit": _RESULTS_KEPT,
+                        "view": _view(settings, "IndexPageView"),
+                    },
                 }
             },
             progress_bars=ProgressBarsConfig(globally=False),

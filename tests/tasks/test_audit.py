@@ -44,6 +44,15 @@ def test_the_templates_of_the_pages_are_compiled_once(settings):
     assert compiled() == after_one
 
 
+def test_a_page_stays_when_its_result_is_not_stored_any_longer(settings, monkeypatch, caplog):
+    monkeypatch.setattr(audit, "_RESULTS_KEPT", 1)
+    first, _, last = [audit.judge(frame([1, 2], [0, 0]), suite(), name, settings) for name in ("parcels-1", "parcels-2", "parcels-3")]
+    assert Path(first.docs).exists()
+    index = (settings.var / "data_docs" / "index.html").read_text()
+    assert [name in index for name in (Path(first.docs).parent.name, Path(last.docs).parent.name)] == [False, True]
+    assert "not found" not in caplog.text
+
+
 def test_a_warning_is_said_and_logged(settings, caplog):
     verdict = audit.judge(frame([1, 2], [0, 5]), suite(), "week", settings)
     assert verdict.success
