@@ -55,7 +55,7 @@ def discrimination(curves: Mapping[str, tuple[Labels, Scores]], title: str, path
         path: of the PNG.
     """
     figure, (roc_axes, recall_axes) = _figure(1, 2, 11, 4.8)
-    usable = {name: curve for name, curve in curves.items() if 0 < curve[0].sum() < len(curve[0])}
+    usable = {_plain(name): curve for name, curve in curves.items() if 0 < curve[0].sum() < len(curve[0])}
     for (name, (labels, scores)), colour in zip(list(usable.items())[:_MAX_CURVES], _COLOURS, strict=False):
         hits, false_alarms = _cumulative(labels, scores)
         roc_axes.plot(false_alarms / false_alarms[-1], hits / hits[-1], color=colour, label=name)
@@ -195,4 +195,9 @@ def _colours(count: int) -> list[str]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…"
+    return _plain(name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…")
+
+
+def _plain(name: str) -> str:
+    """A name of the data as it is: what stands between two dollars is no formula."""
+    return name.replace("$", r"\$")
