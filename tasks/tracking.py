@@ -381,6 +381,12 @@ def _experiment_id(client: "MlflowClient", settings: Settings) -> str:
             experiment = client.get_experiment_by_name(settings.experiment)
             if experiment is None:
                 raise
+    if experiment.lifecycle_stage == "deleted":
+        raise ConfigError(
+            f"experiment {settings.experiment} was deleted in MLflow at {settings.tracking}: restore it by 'mlflow experiments restore "
+            f"--experiment-id {experiment.experiment_id}' with that MLFLOW_TRACKING_URI, or set MFN_EXPERIMENT to another name and restart "
+            "the services"
+        )
     return experiment.experiment_id
 
 

@@ -77,6 +77,13 @@ def test_artifacts_lie_under_var_whatever_the_current_folder(registry, run_id, c
     assert client.get_run(run_id).info.artifact_uri.startswith((registry.var / "mlflow" / "artifacts").as_uri())
 
 
+def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(registry, run_id, client):
+    number = client.get_run(run_id).info.experiment_id
+    client.delete_experiment(number)
+    with pytest.raises(ConfigError, match=rf"experiment mfn was deleted in MLflow .*'mlflow experiments restore --experiment-id {number}'"):
+        tracking.open_run(registry, FINGERPRINT, {}, {})
+
+
 def test_an_unknown_run_is_named(registry):
     with pytest.raises(ArtifactError, match=f"no run with mfn.fingerprint={FINGERPRINT}.*clear the task train"):
         tracking.require_run(registry, FINGERPRINT)
