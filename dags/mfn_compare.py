@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
-from tasks.airflow_adapter import GPU_POOL, dag_arguments, run_tags, start
+from tasks.airflow_adapter import GPU_POOL, dag_arguments, mappable, run_tags, start
 from tasks.dag_configs import CompareConfig
 
 with DAG("mfn_compare", schedule=None, tags=["mfn", "compare"], doc_md=__doc__, **dag_arguments(CompareConfig)):
@@ -42,7 +42,7 @@ with DAG("mfn_compare", schedule=None, tags=["mfn", "compare"], doc_md=__doc__, 
         """List models and seeds; the log says who is left out, and why."""
         from tasks.compare import line_up
 
-        return line_up(*start(CompareConfig), dataset)
+        return mappable(line_up(*start(CompareConfig), dataset), "lower seeds, or name fewer models")
 
     @task(
         pool=GPU_POOL,

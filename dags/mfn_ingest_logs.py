@@ -31,7 +31,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, task
 
 from mfn_core.schema import LOGS
-from tasks.airflow_adapter import ANY_DONE, DAILY, LOG_ASSETS, announce_ingested, dag_arguments, days_from, own_days, skip, start
+from tasks.airflow_adapter import ANY_DONE, DAILY, LOG_ASSETS, announce_ingested, dag_arguments, days_from, mappable, own_days, skip, start
 from tasks.dag_configs import IngestConfig
 from tasks.settings import load_settings
 
@@ -55,7 +55,7 @@ for view in load_settings().views:
             if days := own_days(settings, config):
                 return plan_partition(settings, LOGS[view], *days)
             chunks = plan_ingest(settings, LOGS[view], *days_from(config), config.days_per_chunk)
-            return chunks or skip("nothing to do: the raw files of these days are unchanged")
+            return mappable(chunks, "raise days_per_chunk") or skip("nothing to do: the raw files of these days are unchanged")
 
         # One at a time, backfills included: a late row may belong to the neighbour's partition.
         @task(retries=12, max_active_tis_per_dag=1, execution_timeout=timedelta(hours=2))

@@ -21,6 +21,7 @@ from airflow.sdk import (
     WeekWindow,
     get_current_context,
 )
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.log import mask_secret
 
@@ -32,6 +33,7 @@ from tasks.refusals import config_of
 from tasks.settings import Settings, load_settings
 
 C = TypeVar("C", bound=Config)
+T = TypeVar("T")
 
 GPU_POOL = "gpu"
 
@@ -152,6 +154,18 @@ def skip(reason: str) -> NoReturn:
     """Skip the running task and what follows; the reason stands in its log and, as ``skipped``, among its XComs."""
     get_current_context()["ti"].xcom_push("skipped", reason)
     raise AirflowSkipException(reason)
+
+
+def mappable(things: list[T], remedy: str) -> list[T]:
+    """What a task is mapped over. Of a longer list Airflow itself says "too large to map", after two retries.
+
+    Raises:
+        ConfigError: there are more than ``core.max_map_length``.
+    """
+    limit = conf.getint("core", "max_map_length", fallback=1024)
+    if len(things) > limit:
+        raise ConfigError(f"{len(things):,} mapped tasks, more than the {limit:,} of Airflow's core.max_map_length: {remedy}")
+    return things
 
 
 def announce_ingested(asset: Asset, planned: int, ingested: Sequence[Mapping[str, Any]]) -> None:

@@ -194,6 +194,12 @@ def test_only_a_daily_partition_names_a_day(run, key: str | None) -> None:
     assert airflow_adapter.partition_day() is None
 
 
+def test_more_mapped_tasks_than_airflow_makes_are_refused_with_the_remedy() -> None:
+    assert airflow_adapter.mappable([0] * 1024, "raise days_per_chunk") == [0] * 1024
+    with pytest.raises(ConfigError, match=r"1,025 mapped tasks, more than the 1,024 of Airflow's core.max_map_length: raise"):
+        airflow_adapter.mappable([0] * 1025, "raise days_per_chunk")
+
+
 def test_a_skip_leaves_its_reason_where_the_ui_shows_it(run) -> None:
     entered = run()
     with pytest.raises(AirflowSkipException, match="already trained as version 3"):
