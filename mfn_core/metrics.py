@@ -23,14 +23,20 @@ Calibration, lower is better:
 * Brier score: activity, the mean squared difference of probability and label, 0 to 1; an attribute, of two classes too, the mean
   squared distance of the probabilities to the one-hot label, summed over the classes, 0 to 2. Both scales are those of
   scikit-learn's ``brier_score_loss``, which however counts two classes as one.
+
+Every figure has two forms. ``auc(labels, scores)`` is of a sample in which each user counts once. ``auc_of(labels, scores)`` sorts and
+compares that sample once and answers for any weights, whole numbers that say how often each user counts: what a sample gives that holds
+a user of weight 2 twice and one of weight 0 not at all. A bootstrap asks it a thousand times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CUTOFFS = (5, 10)
+
+Weights = NDArray[np.int64]  # [B] how often each user counts
 
 _NUM_BINS = 15
 _BIN_EDGES = np.linspace(0, 1, _NUM_BINS + 1)[1:-1]
@@ -47,17 +53,30 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     Returns:
         None unless both classes occur.
     """
+    return auc_of(labels, scores)(_once(labels))
+
+
+def auc_of(labels: ArrayLike, scores: ArrayLike) -> Callable[[Weights], float | None]:
+    """``auc`` for any weights: the scores are sorted once."""
     positive_B = np.asarray(labels).astype(bool)
     scores_B = _finite(scores)
     assert positive_B.shape == scores_B.shape, (positive_B.shape, scores_B.shape)
-    num_positive = int(positive_B.sum())
-    num_negative = len(positive_B) - num_positive
-    if num_positive == 0 or num_negative == 0:
-        return None
-    _, group_B, sizes = np.unique(scores_B, return_inverse=True, return_counts=True)
-    mid_ranks = np.cumsum(sizes) - (sizes - 1) / 2
-    rank_sum = float(mid_ranks[group_B][positive_B].sum())
-    return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
+    order = np.argsort(scores_B)
+    positives = np.flatnonzero(positive_B)
+    first, stop = (np.searchsorted(scores_B, scores_B[positives], side=side, sorter=order) for side in ("left", "right"))
+
+    def weighted(weights_B: Weights) -> float | None:
+        weights = weights_B[positives]
+        num_positive = int(weights.sum())
+        num_negative = int(weights_B.sum()) - num_positive
+        if num_positive == 0 or num_negative == 0:
+            return None
+        below = np.append(0, weights_B[order].cumsum())
+        # A positive beats those below and half of those tied; positives against positives come to half their square. Doubled, all is whole.
+        twice_won = int((below[first] + below[stop]) @ weights) - num_positive**2
+        return twice_won / (2 * num_positive * num_negative)
+
+    return weighted
 
 
 def ece(outcomes: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -70,13 +89,23 @@ def ece(outcomes: ArrayLike, probabilities: ArrayLike) -> float | None:
     Returns:
         None for an empty sample.
     """
+    return ece_of(outcomes, probabilities)(_once(outcomes))
+
+
+def ece_of(outcomes: ArrayLike, probabilities: ArrayLike) -> Callable[[Weights], float | None]:
+    """``ece`` for any weights."""
     outcomes_B = np.asarray(outcomes).astype(bool)
     probabilities_B = _finite(probabilities)
     assert outcomes_B.shape == probabilities_B.shape, (outcomes_B.shape, probabilities_B.shape)
     assert ((probabilities_B >= 0) & (probabilities_B <= 1 + _ROUNDING)).all(), "calibration is of probabilities, not of logits"
     bin_B = np.searchsorted(_BIN_EDGES, probabilities_B, side="left")
-    gaps = np.bincount(bin_B, weights=probabilities_B - outcomes_B, minlength=_NUM_BINS)
-    return _ratio(float(np.abs(gaps).sum()), len(outcomes_B))
+    gap_B = probabilities_B - outcomes_B
+
+    def weighted(weights_B: Weights) -> float | None:
+        gaps = np.bincount(bin_B, weights=weights_B * gap_B, minlength=_NUM_BINS)
+        return _ratio(np.abs(gaps).sum(), weights_B.sum())
+
+    return weighted
 
 
 def binary_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> dict[str, float | None]:
@@ -91,19 +120,29 @@ def binary_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5)
         ``auc, accuracy, precision, recall, f1, ece, brier``. None: precision where nothing is predicted positive, recall where
         nothing is positive, F1 where neither occurs, everything for an empty sample.
     """
+    return binary_metrics_of(labels, scores, threshold)(_once(labels))
+
+
+def binary_metrics_of(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> Callable[[Weights], dict[str, float | None]]:
+    """``binary_metrics`` for any weights."""
     positive_B, scores_B = np.asarray(labels).astype(bool), _finite(scores)
     predicted_B = scores_B >= threshold
-    hits = int((positive_B & predicted_B).sum())
-    num_positive, num_predicted = int(positive_B.sum()), int(predicted_B.sum())
-    return {
-        "auc": auc(positive_B, scores),
-        "accuracy": _ratio(int((positive_B == predicted_B).sum()), len(positive_B)),
-        "precision": _ratio(hits, num_predicted),
-        "recall": _ratio(hits, num_positive),
-        "f1": _ratio(2 * hits, num_positive + num_predicted),
-        "ece": ece(positive_B, scores_B),
-        "brier": _ratio(float(((scores_B - positive_B) ** 2).sum()), len(positive_B)),
-    }
+    hit_B, right_B, squared_B = positive_B & predicted_B, positive_B == predicted_B, (scores_B - positive_B) ** 2
+    area, calibration = auc_of(positive_B, scores_B), ece_of(positive_B, scores_B)
+
+    def weighted(weights_B: Weights) -> dict[str, float | None]:
+        hits, num_positive, num_predicted = ((weights_B * flags_B).sum() for flags_B in (hit_B, positive_B, predicted_B))
+        return {
+            "auc": area(weights_B),
+            "accuracy": _mean(right_B, weights_B),
+            "precision": _ratio(hits, num_predicted),
+            "recall": _ratio(hits, num_positive),
+            "f1": _ratio(2 * hits, num_positive + num_predicted),
+            "ece": calibration(weights_B),
+            "brier": _mean(squared_B, weights_B),
+        }
+
+    return weighted
 
 
 def multiclass_metrics(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float | None]:
@@ -117,29 +156,41 @@ def multiclass_metrics(labels: ArrayLike, probabilities: ArrayLike) -> dict[str,
         ``auc, accuracy, precision, recall, f1, ece, brier``, averaged as the head of this module says; all None for an empty
         sample, AUC None where one class only occurs.
     """
+    return multiclass_metrics_of(labels, probabilities)(_once(labels))
+
+
+def multiclass_metrics_of(labels: ArrayLike, probabilities: ArrayLike) -> Callable[[Weights], dict[str, float | None]]:
+    """``multiclass_metrics`` for any weights; holds [B x C] whole numbers, the order of the users by each class's probability."""
     labels_B = np.asarray(labels).astype(np.int64)
     probabilities_BC = _finite(probabilities)
     assert labels_B.shape == probabilities_BC.shape[:1], (labels_B.shape, probabilities_BC.shape)
     num_classes = probabilities_BC.shape[1]
-    if len(labels_B) == 0:
-        return dict.fromkeys(("auc", "accuracy", "precision", "recall", "f1", "ece", "brier"))
     assert ((labels_B >= 0) & (labels_B < num_classes)).all(), f"a label is not among the {num_classes} classes"
     scored = (1,) if num_classes == 2 else range(num_classes)
     predicted_B = probabilities_BC.argmax(axis=1)
-    distance_BC = probabilities_BC - (labels_B[:, None] == np.arange(num_classes))
-    hits_C = np.bincount(labels_B[labels_B == predicted_B], minlength=num_classes)
-    members_C = np.bincount(labels_B, minlength=num_classes)
-    predicted_C = np.bincount(predicted_B, minlength=num_classes)
-    occurs_C = (members_C + predicted_C) > 0
-    return {
-        "auc": _mean_of_defined([auc(labels_B == c, probabilities_BC[:, c]) for c in scored]),
-        "accuracy": float((labels_B == predicted_B).mean()),
-        "precision": float((hits_C / np.maximum(predicted_C, 1))[occurs_C].mean()),
-        "recall": float((hits_C / np.maximum(members_C, 1))[occurs_C].mean()),
-        "f1": float((2 * hits_C / np.maximum(members_C + predicted_C, 1))[occurs_C].mean()),
-        "ece": ece(labels_B == predicted_B, probabilities_BC.max(axis=1)),
-        "brier": float((distance_BC**2).sum(axis=1).mean()),
-    }
+    right_B = labels_B == predicted_B
+    distance_B = ((probabilities_BC - (labels_B[:, None] == np.arange(num_classes))) ** 2).sum(axis=1)
+    areas = [auc_of(labels_B == c, probabilities_BC[:, c]) for c in scored]
+    calibration = ece_of(right_B, probabilities_BC.max(axis=1))
+
+    def weighted(weights_B: Weights) -> dict[str, float | None]:
+        if not weights_B.any():
+            return dict.fromkeys(("auc", "accuracy", "precision", "recall", "f1", "ece", "brier"))
+        hits_C = np.bincount(labels_B, weights_B * right_B, num_classes)
+        members_C = np.bincount(labels_B, weights_B, num_classes)
+        predicted_C = np.bincount(predicted_B, weights_B, num_classes)
+        occurs_C = (members_C + predicted_C) > 0
+        return {
+            "auc": _mean_of_defined([area(weights_B) for area in areas]),
+            "accuracy": _mean(right_B, weights_B),
+            "precision": float((hits_C / np.maximum(predicted_C, 1))[occurs_C].mean()),
+            "recall": float((hits_C / np.maximum(members_C, 1))[occurs_C].mean()),
+            "f1": float((2 * hits_C / np.maximum(members_C + predicted_C, 1))[occurs_C].mean()),
+            "ece": calibration(weights_B),
+            "brier": _mean(distance_B, weights_B),
+        }
+
+    return weighted
 
 
 def ranking_metrics(ranks: ArrayLike) -> dict[str, float | None]:
@@ -153,12 +204,21 @@ def ranking_metrics(ranks: ArrayLike) -> dict[str, float | None]:
         ``hr@5, hr@10, ndcg@5, ndcg@10``: hr@k is the share of ranks below k, and a rank r below k adds
         1 / log2(r + 2) to ndcg@k. None for an empty sample.
     """
+    return ranking_metrics_of(ranks)(_once(ranks))
+
+
+def ranking_metrics_of(ranks: ArrayLike) -> Callable[[Weights], dict[str, float | None]]:
+    """``ranking_metrics`` for any weights."""
     ranks_B = np.asarray(ranks, dtype=np.float64)
     assert (ranks_B >= 0).all(), "ranks count from 0 and are never NaN"
     gain_B = 1 / np.log2(ranks_B + 2)
-    hits = {f"hr@{k}": _ratio(int((ranks_B < k).sum()), len(ranks_B)) for k in CUTOFFS}
-    gains = {f"ndcg@{k}": _ratio(float(gain_B[ranks_B < k].sum()), len(ranks_B)) for k in CUTOFFS}
-    return hits | gains
+    hits = {f"hr@{k}": ranks_B < k for k in CUTOFFS}
+    gains = {f"ndcg@{k}": gain_B * (ranks_B < k) for k in CUTOFFS}
+    return lambda weights_B: {name: _mean(values_B, weights_B) for name, values_B in (hits | gains).items()}
+
+
+def _once(users: ArrayLike) -> Weights:
+    return np.ones(len(np.asarray(users)), np.int64)
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
@@ -167,7 +227,11 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def _ratio(part: float, whole: int) -> float | None:
+def _mean(values_B: NDArray[np.float64] | NDArray[np.bool_], weights_B: Weights) -> float | None:
+    return _ratio((weights_B * values_B).sum(), weights_B.sum())
+
+
+def _ratio(part: np.number, whole: np.number) -> float | None:
     return float(part / whole) if whole else None
 
 

@@ -16,7 +16,15 @@ from mfn_core.evaluation.baselines import base_rate, class_shares, popularity_ra
 from mfn_core.evaluation.bootstrap import Figures, Interval, intervals, reflected
 from mfn_core.evaluation.scores import ATTRIBUTE, activity_scores, attribute_scores, recommendation_scores
 from mfn_core.inference.predictor import Predictor
-from mfn_core.metrics import binary_metrics, multiclass_metrics, ranking_metrics
+from mfn_core.metrics import (
+    Weights,
+    binary_metrics,
+    binary_metrics_of,
+    multiclass_metrics,
+    multiclass_metrics_of,
+    ranking_metrics,
+    ranking_metrics_of,
+)
 from mfn_core.schema import SPLITS, DownstreamTask
 
 _WHY_UNDEFINED = {
@@ -131,15 +139,8 @@ def by_label(task: DownstreamTask, scores: pa.Table) -> dict[str, pa.Table]:
 
 def figures_of(task: DownstreamTask, scores: pa.Table) -> Callable[[NDArray[np.int64]], Figures]:
     """The metrics of any selection of rows of one label's scores."""
-    if task == "recommendation":
-        rank_B = scores["rank"].to_numpy()
-        return lambda chosen: ranking_metrics(rank_B[chosen])
-    label_B = scores["label"].to_numpy()
-    if task == "activity":
-        score_B = scores["score"].to_numpy()
-        return lambda chosen: binary_metrics(label_B[chosen], score_B[chosen])
-    probability_BC = probabilities_of(scores)
-    return lambda chosen: multiclass_metrics(label_B[chosen], probability_BC[chosen])
+    weighted = _weighted_figures(task, scores)
+    return lambda chosen: weighted(np.bincount(chosen, minlength=scores.num_rows))
 
 
 def measure(
@@ -223,6 +224,14 @@ def _baselines(dataset: Dataset, task: DownstreamTask, scores: pa.Table) -> dict
         shares_C = class_shares(dataset.attributes_BA[train_B, names.index(name)], len(dataset.attribute_classes[name]))
         baselines[name] = multiclass_metrics(table["label"].to_numpy(), np.tile(shares_C, (table.num_rows, 1)))
     return baselines
+
+
+def _weighted_figures(task: DownstreamTask, scores: pa.Table) -> Callable[[Weights], Figures]:
+    if task == "recommendation":
+        return ranking_metrics_of(scores["rank"].to_numpy())
+    if task == "activity":
+        return binary_metrics_of(scores["label"].to_numpy(), scores["score"].to_numpy())
+    return multiclass_metrics_of(scores["label"].to_numpy(), probabilities_of(scores))
 
 
 def _undefined(metrics: Mapping[str, float | None], n: int) -> dict[str, str]:

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mfn_core.errors import ConfigError, InsufficientDataError
-from mfn_core.evaluation.evaluator import evaluate, measure
+from mfn_core.evaluation.evaluator import evaluate, figures_of, measure
 from mfn_core.inference.predictor import Predictions
 from tests.factories import app_log, dataset_of, item_log
 from tests.models import predictor_of
@@ -132,6 +133,18 @@ def test_every_figure_lies_within_its_interval(dataset, tmp_path):
         for measured in evaluate(predictor, dataset, task, samples=200).measurements.values():
             for name, (low, high) in ((name, span) for name, span in measured.intervals.items() if span):
                 assert low <= measured.metrics[name] <= high
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "figure", "value"),
+    [
+        ("activity", {"label": [0, 1, 1], "score": [0.1, 0.2, 0.9]}, "accuracy", 1 / 4),
+        ("attribute", {"label": [0, 1, 1], "probabilities": [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]}, "accuracy", 1 / 4),
+        ("recommendation", {"rank": [3, 12, 0]}, "hr@5", 1 / 4),
+    ],
+)
+def test_a_row_counts_as_often_as_it_is_chosen(task, columns, figure, value):
+    assert figures_of(task, pa.table(columns))(np.array([1, 0, 1, 1]))[figure] == value
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from mfn_core.metrics import auc, binary_metrics, ece, multiclass_metrics, ranking_metrics
+from mfn_core.metrics import (
+    auc,
+    auc_of,
+    binary_metrics,
+    binary_metrics_of,
+    ece,
+    ece_of,
+    multiclass_metrics,
+    multiclass_metrics_of,
+    ranking_metrics,
+    ranking_metrics_of,
+)
 
 SEEDS = range(20)
 
@@ -240,3 +251,87 @@ def test_a_score_that_is_not_finite_is_a_programming_error():
         auc([0, 1], [0.1, float("nan")])
     with pytest.raises(AssertionError, match="never NaN"):
         ranking_metrics([0, float("nan")])
+
+
+# A user of weight 2 counts as two users, one of weight 0 as none.
+
+
+def test_auc_of_weighted_users_by_hand():
+    # positives .5 (twice) and .9 (once) against negatives .1 (three times) and .5 (once); the positive .7 of weight 0 is nobody
+    weighted = auc_of([0, 1, 0, 1, 1], [0.1, 0.5, 0.5, 0.9, 0.7])
+    assert weighted(np.array([3, 2, 1, 1, 0])) == (2 * (3 + 1 / 2) + 1 * (3 + 1)) / (3 * 4)
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 0], [2, 1, 0], [0, 0, 3]])
+def test_auc_is_undefined_where_the_users_of_one_class_have_no_weight(weights):
+    assert auc_of([0, 0, 1], [0.1, 0.2, 0.3])(np.array(weights)) is None
+
+
+def test_ece_of_weighted_users_by_hand():
+    # bin ]1/15, 2/15]: .1 that came true twice and .13 that did not, gap |.33 - 2|; bin ]14/15, 1]: .95 five times, gap |.95 - 1|
+    assert ece_of([1, 0, 1, 1], [0.1, 0.13, 0.95, 1.0])(np.array([2, 1, 5, 0])) == pytest.approx((1.67 + 5 * 0.05) / 8)
+
+
+def test_binary_metrics_of_weighted_users_by_hand():
+    # predicted 1: users 1 (once), 2 (thrice), 3 (twice); positive: 1, 3 and the missed user 4 (once); user 0 four times
+    weighted = binary_metrics_of([0, 1, 0, 1, 1], [0.1, 0.5, 0.7, 0.9, 0.2])
+    assert weighted(np.array([4, 1, 3, 2, 1])) == pytest.approx(
+        {
+            "auc": (1 * 4 + 2 * 7 + 1 * 4) / (4 * 7),
+            "accuracy": 7 / 11,
+            "precision": 3 / 6,
+            "recall": 3 / 4,
+            "f1": 6 / 10,
+            "ece": (4 * 0.1 + 1 * 0.5 + 3 * 0.7 + 2 * 0.1 + 1 * 0.8) / 11,
+            "brier": (4 * 0.1**2 + 1 * 0.5**2 + 3 * 0.7**2 + 2 * 0.1**2 + 1 * 0.8**2) / 11,
+        }
+    )
+
+
+def test_multiclass_metrics_of_weighted_users_by_hand():
+    probabilities = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]]
+    # predicted 0, 0, 1, 2 for 0, 1, 1, 2, who count once, twice, once, thrice; AUC of class 1: .3 (twice) beats .1 and ties .3 (thrice)
+    assert multiclass_metrics_of([0, 1, 1, 2], probabilities)(np.array([1, 2, 1, 3])) == pytest.approx(
+        {
+            "auc": (1 + (2 * (1 + 3 / 2) + 1 * 4) / (3 * 4) + 1) / 3,
+            "accuracy": 5 / 7,
+            "precision": (1 / 3 + 1 + 1) / 3,
+            "recall": (1 + 1 / 3 + 1) / 3,
+            "f1": (2 / 4 + 2 / 4 + 1) / 3,
+            "ece": (0.2 + 2 * 0.6 + 0.3 + 3 * 0.6) / 7,
+            "brier": (1 * 0.06 + 2 * (0.36 + 0.49 + 0.01) + 1 * 0.14 + 3 * (0.09 + 0.09 + 0.36)) / 7,
+        }
+    )
+
+
+def test_a_class_whose_users_have_no_weight_is_left_out():
+    metrics = multiclass_metrics_of([0, 1, 2], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2]])(np.array([1, 1, 0]))
+    assert averages(metrics) == {"auc": 1.0, "accuracy": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+
+
+def test_ranking_metrics_of_weighted_users_by_hand():
+    # ranks 0 (twice), 4 (never), 7 (once), 20 (twice)
+    weighted = ranking_metrics_of([0, 4, 7, 20])
+    assert weighted(np.array([2, 0, 1, 2])) == pytest.approx(
+        {"hr@5": 2 / 5, "hr@10": 3 / 5, "ndcg@5": 2 / 5, "ndcg@10": (2 + 1 / math.log2(9)) / 5}
+    )
+
+
+@pytest.mark.parametrize(
+    "weighted",
+    [binary_metrics_of([0, 1], [0.1, 0.9]), multiclass_metrics_of([0, 1], [[0.9, 0.1], [0.1, 0.9]]), ranking_metrics_of([0, 4])],
+    ids=["binary", "multiclass", "ranking"],
+)
+def test_every_figure_is_undefined_where_nobody_has_weight(weighted):
+    assert set(weighted(np.array([0, 0])).values()) == {None}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 6])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_weights_are_repetitions(seed, num_classes):
+    rng = np.random.default_rng(seed)
+    labels, weights = rng.integers(0, num_classes, 60), rng.integers(0, 4, 60)
+    parts = rng.integers(1, 5, (60, num_classes))
+    probabilities = parts / parts.sum(axis=1, keepdims=True)
+    repeated = multiclass_metrics(labels.repeat(weights), probabilities.repeat(weights, axis=0))
+    assert multiclass_metrics_of(labels, probabilities)(weights) == pytest.approx(repeated, rel=1e-12)
