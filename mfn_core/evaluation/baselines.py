@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from mfn_core.data.histories import ViewHistories
 from mfn_core.schema import UNKNOWN
 
+_EVENTS_AT_ONCE = 2**20  # what users have met is looked at in some 60 MB, whatever the number of events
+
 
 def base_rate(labels_B: NDArray[np.integer]) -> float:
     """Share of active users among the labelled ones (label 0 or 1; -1 is unlabelled); 0.5 where nobody is labelled."""
@@ -40,10 +42,18 @@ def popularity_ranks(
     above_B = len(known_counts) - np.searchsorted(known_counts, popularity_B, side="right")
     tied_B = np.searchsorted(known_counts, popularity_B, side="right") - np.searchsorted(known_counts, popularity_B, side="left") - 1
     if mask_seen:
-        owner, seen = _seen_pairs(micro, rows, target_B, dropped)
-        above_B = above_B - np.bincount(owner[counts[seen] > popularity_B[owner]], minlength=len(rows))
-        tied_B = tied_B - np.bincount(owner[counts[seen] == popularity_B[owner]], minlength=len(rows))
+        for part in _parts(micro.lengths[rows]):
+            owner, seen = _seen_pairs(micro, rows[part], target_B[part], dropped)
+            popularity = popularity_B[part][owner]
+            above_B[part] -= np.bincount(owner[counts[seen] > popularity], minlength=len(part))
+            tied_B[part] -= np.bincount(owner[counts[seen] == popularity], minlength=len(part))
     return np.where(target_B > UNKNOWN, above_B + tied_B / 2, len(counts)).astype(np.float32)
+
+
+def _parts(lengths_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Positions of adjacent users, with ``_EVENTS_AT_ONCE`` events together and at most one user's history more."""
+    ends_B = np.cumsum(lengths_B)
+    return np.split(np.arange(len(ends_B)), np.flatnonzero(np.diff(ends_B // _EVENTS_AT_ONCE)) + 1)
 
 
 def _seen_pairs(

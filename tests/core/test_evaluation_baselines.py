@@ -1,8 +1,12 @@
 """The trivial rivals, by hand."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 
 from mfn_core.data.histories import ViewHistories
+from mfn_core.evaluation import baselines
 from mfn_core.evaluation.baselines import base_rate, class_shares, popularity_ranks
 
 #                  PAD UNKNOWN  2  3  4  5
@@ -60,6 +64,22 @@ def test_unknown_items_are_no_rivals():
 
 def test_users_do_not_see_each_others_items():
     assert ranks([2, 3], [5, 3], [2, 4, 3]) == [0.5, 1.5, 0.0]
+
+
+@pytest.mark.parametrize("events_at_once", [1, 3, 5])
+def test_users_of_all_parts_keep_their_place(events_at_once, monkeypatch):
+    monkeypatch.setattr(baselines, "_EVENTS_AT_ONCE", events_at_once)
+    assert ranks([2, 3], [5, 3], [2, 4, 3], [5, 2]) == [0.5, 1.5, 0.0, 0.0]
+
+
+def test_what_many_users_have_met_is_never_held_at_once(monkeypatch):
+    monkeypatch.setattr(baselines, "_EVENTS_AT_ONCE", 1000)
+    micro = histories(*[[2, 4, 3] * 100] * 1000)
+    tracemalloc.start()
+    popularity_ranks(micro, np.arange(1000), COUNTS, dropped=1, mask_seen=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < micro.ids.nbytes  # at once it takes sixteen times as much
 
 
 def test_only_the_asked_rows_are_ranked():
