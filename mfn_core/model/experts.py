@@ -128,11 +128,13 @@ class AlignmentExpert(nn.Module):
 
     def forward(self, reading: Reading) -> Tensor:
         """[R, B, F]."""
-        activity_BGK = reading.macro_share_BG[:, :, None] * reading.micro_share_BK[:, None, :]
-        channels = torch.stack([reading.affinity_BGK * activity_BGK, activity_BGK], 1)
-        rows = torch.einsum("bcgk,rckf->rbgf", channels, self.rows).flatten(2)
-        columns = torch.einsum("bcgk,rcgf->rbkf", channels, self.columns).flatten(2)
-        answers = functional.gelu(torch.cat([rows, columns], 2))
+        macro_BG, micro_BK, affinity_BGK = reading.macro_share_BG, reading.micro_share_BK, reading.affinity_BGK
+        # O has rank one: a filter of it is one number a user, and a category's own share stands before all that its filters give.
+        rows = torch.einsum("bgk,rkf->rbgf", affinity_BGK * micro_BK[:, None], self.rows[:, 0]) + (micro_BK @ self.rows[:, 1])[:, :, None]
+        columns = torch.einsum("bgk,rgf->rbkf", affinity_BGK * macro_BG[:, :, None], self.columns[:, 0])
+        columns = columns + (macro_BG @ self.columns[:, 1])[:, :, None]
+        filtered = [(macro_BG[:, :, None] * rows).flatten(2), (micro_BK[:, :, None] * columns).flatten(2)]
+        answers = functional.gelu(torch.cat(filtered, 2))
         return self.output(self.dropout(answers))
 
 

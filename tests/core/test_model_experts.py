@@ -1,5 +1,7 @@
 """Four ways to look at both views: of every user by itself, defined for every user, and each its own."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -115,6 +117,19 @@ def test_the_alignment_expert_filters_the_alignment_of_the_source_beside_what_is
                 mine[0, channel] = theirs.weight.T
             expert.output.weight[0] = torch.eye(20)
         torch.testing.assert_close(expert(reading)[0], convolution(matrix_BGK))
+
+
+def test_the_alignment_expert_filters_as_if_both_channels_were_written_down() -> None:
+    torch.manual_seed(0)
+    expert = AlignmentExpert(SIZES, num_readings=3, width=4, num_filters=2, dropout=0.0).double().eval()
+    macro_BG, micro_BK, affinity_BGK = (torch.rand(*shape, dtype=torch.float64) for shape in ((2, 5), (2, 5), (2, 5, 5)))
+    activity_BGK = macro_BG[:, :, None] * micro_BK[:, None, :]
+    channels = torch.stack([affinity_BGK * activity_BGK, activity_BGK], 1)
+    rows = torch.einsum("bcgk,rckf->rbgf", channels, expert.rows).flatten(2)
+    columns = torch.einsum("bcgk,rcgf->rbkf", channels, expert.columns).flatten(2)
+    expected = expert.output(functional.gelu(torch.cat([rows, columns], 2)))
+    reading = SimpleNamespace(macro_share_BG=macro_BG, micro_share_BK=micro_BK, affinity_BGK=affinity_BGK)
+    torch.testing.assert_close(expert(reading), expected)
 
 
 def test_the_product_expert_says_nothing_beside_a_view_that_says_nothing() -> None:
