@@ -39,6 +39,7 @@ _LOCK, _STDERR = "lock", "stderr.log"
 _STDERR_LINES = 20
 _SECONDS_TO_END = 3.0
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_OF_SILENCE = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -61,33 +62,50 @@ def train(
         run_id = tracking.open_run(settings, fingerprint, config.model_dump(mode="json"), airflow_tags)
         tracking.log_dataset(settings, run_id, Manifest.model_validate(dataset_manifest))
 
-        untold: list[Progress] = []
-
-        def log_curves() -> None:
-            while untold:
-                tracking.log_metrics(settings, run_id, _curves(untold[0]), step=untold[0].epoch)
-                del untold[0]
-
-        def on_progress(progress: Progress) -> None:
-            if progress.phase == "epoch":
-                untold.append(progress)
-                _unless_away(log_curves, "the figures of epochs are kept until it is back")
-
+        told = _Curves(settings, run_id)
         try:
-            trained = _train(settings, config, dataset_manifest, fingerprint, on_progress)
+            trained = _train(settings, config, dataset_manifest, fingerprint, told.hear)
         except BaseException:
             _unless_away(lambda: tracking.close_run(settings, run_id, succeeded=False), "the run goes on being called running")
             raise
-        log_curves()
+        told.complete(storage.read_json(storage.join(trained["uri"], RESULT))["history"])
         return trained
 
 
-def _unless_away(tell: Callable[[], None], meanwhile: str) -> None:
-    """Tell MLflow; where it does not answer, say so: it must neither end a training of hours nor hide why one has failed."""
+class _Curves:
+    """The epochs of a training, told to MLflow as they end. Where it is away it is left alone for a while: a call may wait for minutes."""
+
+    def __init__(self, settings: Settings, run_id: str) -> None:
+        self._settings, self._run_id = settings, run_id
+        self._told: set[int] = set()
+        self._silent_until = 0.0
+
+    def hear(self, progress: Progress) -> None:
+        """Tell it an epoch, if it answers."""
+        if progress.phase != "epoch" or time.monotonic() < self._silent_until:
+            return
+        if not _unless_away(lambda: self._tell(progress), "the figures of epochs follow when the training is over"):
+            self._silent_until = time.monotonic() + _SECONDS_OF_SILENCE
+
+    def complete(self, history: list[dict[str, Any]]) -> None:
+        """Tell it the epochs that it missed: while it was away, or with a process that ended before it had told them."""
+        for each in history:
+            if each["epoch"] not in self._told:
+                self._tell(Progress(**each))
+
+    def _tell(self, progress: Progress) -> None:
+        tracking.log_metrics(self._settings, self._run_id, _curves(progress), step=progress.epoch)
+        self._told.add(progress.epoch)
+
+
+def _unless_away(tell: Callable[[], None], meanwhile: str) -> bool:
+    """Tell MLflow, or say that it does not answer: that must neither end a training of hours nor hide why one has failed."""
     try:
         tell()
     except Exception as error:  # every store's client has errors of its own
         _log.warning("MLflow does not answer, %s: %r", meanwhile, error)
+        return False
+    return True
 
 
 def train_managed(

@@ -279,16 +279,22 @@ EPOCH = Progress("epoch", 3, 30, 8, 8, {"total": 2.5}, {"activity_auc": 0.7}, 0.
 STEP = replace(EPOCH, phase="training", losses={"total": 9.9}, validation={})
 
 
-def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monkeypatch):
+def trained(tmp_path, *epochs):
+    """The manifest of a training, as far as the curves read it."""
+    (tmp_path / "result.json").write_text(json.dumps({"history": [each.to_json() for each in epochs]}))
+    return {"kind": "training", "uri": str(tmp_path)}
+
+
+def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monkeypatch, tmp_path):
     def reporting(settings, config, dataset_manifest, fingerprint, on_progress):
         on_progress(STEP)
         on_progress(EPOCH)
-        return {"kind": "training"}
+        return trained(tmp_path, EPOCH)
 
     monkeypatch.setattr(module, "_train", reporting)
     made = module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.dag_id": "mfn_train"})
     run = MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT))
-    assert made == {"kind": "training"}
+    assert made["kind"] == "training"
     assert run.data.metrics == {"loss_total": 2.5, "validation_activity_auc": 0.7, "users_per_s": 100.0, "seconds_left": 30.0}
     assert (run.data.params["width"], run.data.tags["airflow.dag_id"], run.info.status) == ("8", "mfn_train", "RUNNING")
 
@@ -297,20 +303,36 @@ def away(*_arguments, **_named):
     raise OSError("connection refused")
 
 
-def test_a_training_goes_on_where_mlflow_is_away_and_tells_it_the_epochs_afterwards(registry, dataset, monkeypatch, caplog):
+def told_epochs(registry):
+    history = MlflowClient(registry.tracking).get_metric_history(tracking.find_run(registry, FINGERPRINT), "loss_total")
+    return sorted(point.step for point in history)
+
+
+def test_a_training_goes_on_where_mlflow_is_away_and_tells_it_the_epochs_afterwards(registry, dataset, monkeypatch, tmp_path, caplog):
+    asked = []
+
     def reporting(settings, config, dataset_manifest, fingerprint, on_progress):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tracking, "log_metrics", away)
+            patch.setattr(tracking, "log_metrics", lambda *arguments, step, **named: asked.append(step) or away())
             on_progress(EPOCH)
             on_progress(replace(EPOCH, epoch=4))
-        return {"kind": "training"}
+        return trained(tmp_path, EPOCH, replace(EPOCH, epoch=4))
 
     monkeypatch.setattr(module, "_train", reporting)
-    assert module.train(registry, SHORT, dataset, FINGERPRINT, {}) == {"kind": "training"}
-    run_id = tracking.find_run(registry, FINGERPRINT)
-    told = MlflowClient(registry.tracking).get_metric_history(run_id, "loss_total")
-    assert sorted(point.step for point in told) == [3, 4]
-    assert "MLflow does not answer, the figures of epochs are kept until it is back" in caplog.text
+    assert module.train(registry, SHORT, dataset, FINGERPRINT, {})["kind"] == "training"
+    assert asked == [3], "a server that is away may take minutes to say so: it is not asked again at once"
+    assert told_epochs(registry) == [3, 4]
+    assert "MLflow does not answer, the figures of epochs follow when the training is over" in caplog.text
+
+
+def test_a_retry_tells_the_epochs_that_mlflow_missed_until_the_end(registry, dataset, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_train", lambda *_arguments: trained(tmp_path, EPOCH))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "log_metrics", away)
+        with pytest.raises(OSError, match="connection refused"):
+            module.train(registry, SHORT, dataset, FINGERPRINT, {})
+    module.train(registry, SHORT, dataset, FINGERPRINT, {})
+    assert told_epochs(registry) == [3]
 
 
 def test_a_failed_training_says_why_though_mlflow_is_away(registry, dataset, monkeypatch):
