@@ -55,7 +55,7 @@ class _Population:
             yield number, slice(int(start), int(stop))
 
 
-def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], *, mask_seen: bool = True) -> dict[str, Any]:
+def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], *, mask_seen: bool) -> dict[str, Any]:
     """Build the dataset of a plan, or return the finished one; where another process builds the same, wait for it.
 
     Args:

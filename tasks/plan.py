@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
-from mfn_core.errors import InsufficientDataError
+from mfn_core.errors import ConfigError, InsufficientDataError
 from tasks import curated, manifest, storage, tracking
 from tasks.dag_configs import TrainConfig, ValidateConfig
 from tasks.settings import Settings
@@ -32,7 +32,15 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         no run could judge it. A day that was refused as it stands waits until it changes or for a manual run: nothing else is to be
         expected of it. ``late`` are the others that nobody has announced as validated; none at a first load, which must not fire a
         training for each of its weeks.
+
+    Raises:
+        ConfigError: days are to be accepted without one of their logs, and it is not said which.
     """
+    if config.accept_missing_log and (config.first_day is None or config.first_day != config.last_day):
+        raise ConfigError(
+            f"accept_missing_log is for one day at a time: first_day={config.first_day}, last_day={config.last_day}; give the day that "
+            "lacks a log as both, or switch it off"
+        )
     waiting = days_to_validate(settings, config)
     if partition_day is None or config.first_day or config.last_day:
         return {"days": [str(day) for day in waiting], "others": [], "late": []}

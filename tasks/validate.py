@@ -21,7 +21,19 @@ from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.validated import Published, check_published, digests, is_refused, is_validated, named, published_days, refused_uri, validated_uri
+from tasks.validated import (
+    ACCEPTED,
+    Published,
+    check_published,
+    digests,
+    is_refused,
+    is_validated,
+    missing_logs,
+    named,
+    published_days,
+    refused_uri,
+    validated_uri,
+)
 
 _DAY = "day"
 _CATEGORIES_OF_MIN_ROWS = 10  # whose rows on the reference days must together be ``min_category_rows``
@@ -276,7 +288,13 @@ def _write(
             inputs=digests(published, day),
             config=config.model_dump(mode="json", exclude=_NOT_CHECKED),
             created_at=manifest.now(),
-            facts={PARTITION: str(day), "metrics": metrics, "not_compared": _not_compared(rows), "verdict": verdict.as_fact()},
+            facts={
+                PARTITION: str(day),
+                "metrics": metrics,
+                "not_compared": _not_compared(rows),
+                "verdict": verdict.as_fact(),
+                ACCEPTED: [log.dataset for log in missing_logs(settings, published, day)],
+            },
         )
     )
 

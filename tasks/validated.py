@@ -11,6 +11,7 @@ from tasks.dag_configs import ValidateConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
 
+ACCEPTED = "accepted_without"  # of a verdict's facts: the logs that the day lacks, and a person knows it
 _NAMED = 5
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def days_to_validate(settings: Settings, config: ValidateConfig) -> list[date]:
     days = sorted({day for found in published.values() for day in found})
     if config.first_day is not None and config.first_day == config.last_day:
         days = [config.first_day]
-    complete = [day for day in days if not _missing_logs(settings, config, published, day)]
+    complete = [day for day in days if not _not_accepted(settings, config, published, day)]
     if len(complete) < len(days):
         left_out = [day for day in days if day not in complete]
         if len(days) == 1:
@@ -68,18 +69,24 @@ def published_days(settings: Settings, first_day: date | None, last_day: date | 
     }
 
 
-def _missing_logs(settings: Settings, config: ValidateConfig, published: Published, day: date) -> list[LogSchema]:
-    """The logs that should have a day and have not: days without rows are normal in a first load, and a person may accept others."""
-    missing = [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
-    return [] if missing and (config.accept_missing_log or _was_accepted(settings, day)) else missing
+def missing_logs(settings: Settings, published: Published, day: date) -> list[LogSchema]:
+    """The logs that should have a day and have not: days without rows are normal in a first load."""
+    return [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
 
 
-def _was_accepted(settings: Settings, day: date) -> bool:
-    """Whether a person has accepted that the day lacks a log: late rows of the other must not ask for it again."""
+def _not_accepted(settings: Settings, config: ValidateConfig, published: Published, day: date) -> list[LogSchema]:
+    """The missing logs that no person has accepted to be missing."""
+    missing = missing_logs(settings, published, day)
+    return [] if missing and (config.accept_missing_log or _were_accepted(settings, day, missing)) else missing
+
+
+def _were_accepted(settings: Settings, day: date, missing: Sequence[LogSchema]) -> bool:
+    """Whether the day was judged without these logs: neither late rows of the other nor new limits must ask for it again."""
     try:
-        return bool(manifest.read(validated_uri(settings, day)).config.get("accept_missing_log"))
+        accepted = manifest.read(validated_uri(settings, day)).facts.get(ACCEPTED, [])
     except ArtifactError:
         return False
+    return {log.dataset for log in missing} <= set(accepted)
 
 
 def check_published(settings: Settings, config: ValidateConfig, published: Published, days: Iterable[date]) -> None:
@@ -89,15 +96,19 @@ def check_published(settings: Settings, config: ValidateConfig, published: Publi
         InsufficientDataError: a day is not published in every log of the deployment.
     """
     for day in days:
-        missing = _missing_logs(settings, config, published, day) or [
+        missing = _not_accepted(settings, config, published, day) or [
             LOGS[view] for view in published if not any(day in found for found in published.values())
         ]
         if missing:
             names = " and ".join(log.dataset for log in missing)
+            is_half_there = any(day in found for found in published.values()) and not config.accept_missing_log
             raise InsufficientDataError(
                 f"{curated.partition_uri(settings, missing[0], day)}: {day} is not published in {names}, expected in every log of "
-                f"MFN_VIEWS={list(settings.views)}; ingest it, take the view out of MFN_VIEWS if this deployment has one view only, or, "
-                "where the log of the day is lost for good, trigger mfn_validate by hand for the day with accept_missing_log"
+                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only"
+                + (
+                    ". Where the log of the day is lost for good, trigger mfn_validate by hand for it with accept_missing_log"
+                    * is_half_there
+                )
             )
 
 

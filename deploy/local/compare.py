@@ -62,7 +62,7 @@ def compare(meant: Installation, name: str, options: argparse.Namespace) -> None
     _ingest(settings, options.world, say)
     say("building the dataset")
     planned = task.plan(settings, config)
-    dataset = build_dataset(settings, config, planned)
+    dataset = build_dataset(settings, config, planned, mask_seen=config.mask_seen)
     say(f"dataset {dataset['uri']}")
     items = task.line_up(settings, config, dataset)
     measured = _measure(settings, config, dataset, items, options.jobs, say)

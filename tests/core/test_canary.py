@@ -79,7 +79,7 @@ def scores_of(when: Literal["past", "future"], settings: Settings) -> dict[Downs
         for chunk in plan_ingest(settings, log, None, None, 366, now=AFTER_ALL):
             ingest_chunk(settings, log, date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]), now=AFTER_ALL)
     ingest_users(settings)
-    built = build_dataset(settings, CONFIG, planned(settings, FINGERPRINT))
+    built = build_dataset(settings, CONFIG, planned(settings, FINGERPRINT), mask_seen=True)
     trained = train_managed(settings, CONFIG, built, FINGERPRINT, lambda _: None)
 
     dataset = Dataset.open(Path(built["uri"]))

@@ -111,7 +111,7 @@ def dataset(built: dict) -> Dataset:
 
 def _build(settings: Settings, **changes) -> tuple[dict, Dataset]:
     config = DatasetConfig(**({"min_users": 10, "num_shards": 2} | changes))
-    built = build_dataset(settings, config, planned(settings, FINGERPRINT))
+    built = build_dataset(settings, config, planned(settings, FINGERPRINT), mask_seen=True)
     return built, Dataset.open(Path(built["uri"]))
 
 
@@ -309,7 +309,9 @@ def test_users_of_few_items_leave_recommendation_out(settings: Settings) -> None
 
 
 def test_only_the_days_asked_for_are_read(store: Settings) -> None:
-    built = build_dataset(store, DatasetConfig(min_users=10), planned(store, FINGERPRINT, date(2026, 3, 2), date(2026, 3, 9)))
+    built = build_dataset(
+        store, DatasetConfig(min_users=10), planned(store, FINGERPRINT, date(2026, 3, 2), date(2026, 3, 9)), mask_seen=True
+    )
     dataset = Dataset.open(Path(built["uri"]))
     assert _history(dataset, "ann")[0] == ["mail", "bank"]
     assert dataset.cut == seconds_of(date(2026, 3, 5))  # the last event is on 03-04
@@ -399,7 +401,7 @@ def test_what_has_changed_since_it_was_planned_is_not_built_under_the_old_finger
         case "other users":
             manifest.write(users.model_copy(update={"digest": "corrected"}))
     with pytest.raises(ArtifactError) as caught:
-        build_dataset(store, DatasetConfig(min_users=10), plan)
+        build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen=True)
     found = planned(store, FINGERPRINT)["inputs"]
     assert f"have changed since they were planned (digest {found[:16]}, planned {plan['inputs'][:16]})" in str(caught.value)
     if change == "another digest":
@@ -432,9 +434,9 @@ def test_two_builds_of_one_plan_take_turns_and_the_second_finds_the_dataset_of_t
 
 def test_a_finished_dataset_is_found_though_a_day_has_changed_since(store: Settings) -> None:
     plan = planned(store, FINGERPRINT)
-    built = build_dataset(store, DatasetConfig(min_users=10), plan)
+    built = build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen=True)
     storage.remove(curated.partition_uri(store, APP_LOGS, date(2026, 3, 22)))
-    assert build_dataset(store, DatasetConfig(min_users=10), plan) == built
+    assert build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen=True) == built
 
 
 def test_a_failed_build_leaves_no_dataset(store: Settings) -> None:

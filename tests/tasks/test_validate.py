@@ -5,9 +5,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from mfn_core.errors import AuditError, InsufficientDataError
+from mfn_core.errors import AuditError, ConfigError, InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LOGS
-from tasks import audit, ingest, manifest, plan, validate, validated
+from tasks import audit, curated, ingest, manifest, plan, storage, validate, validated
 from tasks.audit import Verdict
 from tasks.dag_configs import ValidateConfig
 from tests.tasks.raw_files import app_rows, deliver
@@ -227,6 +227,29 @@ def test_a_day_whose_other_log_is_lost_is_judged_where_a_person_accepts_that(thr
     facts = validate_day(three_days, date(2026, 6, 4), accepting)["facts"]
     assert (sorted(facts["metrics"]), facts["not_compared"]["user overlap"]) == (["app_logs"], "one log only")
     assert validated.validated_among(three_days, ["2026-06-04"]) == ["2026-06-04"]
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_other_limits_do_not_ask_again_for_a_log_that_is_lost(three_days):
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9)]})
+    validate_day(three_days, date(2026, 6, 4), ValidateConfig(accept_missing_log=True))
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9), ("bob", "games", 10)]})
+    validate_day(three_days, date(2026, 6, 4), ValidateConfig(max_new_category_share=0.5))
+    publish(three_days, APP_LOGS, {4: [("ann", "finance", 9), ("bob", "games", 10), ("cho", "games", 11)]})
+    assert validate_day(three_days, date(2026, 6, 4), ValidateConfig())["rows"] == {"app_logs": 3}
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_day_that_had_both_logs_is_not_accepted_without_one(three_days):
+    validate_day(three_days, date(2026, 6, 3), ValidateConfig(accept_missing_log=True))
+    storage.remove(curated.partition_uri(three_days, ITEM_LOGS, date(2026, 6, 3)))
+    with pytest.raises(InsufficientDataError, match="2026-06-03 is not published in item_logs"):
+        validate_day(three_days, date(2026, 6, 3), ValidateConfig())
+
+
+def test_a_log_is_accepted_to_be_missing_for_one_day_at_a_time(three_days):
+    with pytest.raises(ConfigError, match=r"first_day=2026-06-01, last_day=None; give the day that lacks a log as both"):
+        plan.plan_validation(three_days, ValidateConfig(first_day=date(2026, 6, 1), accept_missing_log=True), None)
 
 
 @pytest.mark.usefixtures("approving_judge")
