@@ -33,14 +33,15 @@ class DatasetConfig(Config):
         None,
         ge=1,
         le=3650,
-        description="Days after the cut in which a micro event makes a user active. Empty: the shortest of 7, 14, 28, 56, 91 and "
-        "182 days, else 3 or 1, in which 10 to 90 % of the users are active (or more, but not all, where there is none), and which leave "
-        "an item log of as many days before the cut; none qualifies: activity is left out and the history ends with the data.",
+        description="Days after the cut in which a micro event makes a user active. Empty: the first of 7, 14, 28, 56, 91, 182, 3 and 1 "
+        "days in which 10 to 90 % of the users are active; where there is none, the first in which more are, but not all. Where the cut is "
+        "empty too, the item log before it is at least as long. None qualifies: activity is left out, and an empty cut is the end of the "
+        "data.",
     )
     attributes: tuple[str, ...] | None = Field(
         None,
-        description="Columns of the users table to predict. Empty: every column of 2 to 50 values that train and test users have "
-        "and that does not re-code another.",
+        description="Columns of the users table to predict, one name a line. Empty: every column of 2 to 50 values that train and test "
+        "users have and that does not re-code another.",
     )
     min_count: int = Field(1, ge=1, le=1_000_000, description="An app or item seen in fewer training events becomes UNKNOWN.")
     min_users: int = Field(100, ge=10, description="Fewer users than this stop the run: the 8:1:1 split would leave too few to measure on.")
@@ -71,7 +72,8 @@ class NetworkConfig(Config):
         1000,
         ge=1,
         le=100_000,
-        description="Latest events of either view whose ids the readers of labels know; more than the encoders read.",
+        description="Latest events of either view whose ids the readers know: the small models that tell the labels (activity and the "
+        "attributes), one set per label. More than the encoders read.",
     )
     max_categories: int = Field(
         100,
@@ -88,9 +90,15 @@ class NetworkConfig(Config):
         8, ge=1, le=100, description="Latest items whose successors add to the next-item score, and how far ahead a successor may be."
     )
     views: tuple[View, ...] = Field(("macro", "micro"), min_length=1, description="Views the network reads; one alone for comparison.")
-    product: bool = Field(True, description="Let readers multiply the views. Off: for comparison.")
-    alignment: bool = Field(True, description="Let readers see the alignment of the categories. Off: for comparison.")
-    gate: bool = Field(True, description="Weigh the experts of each label by a gate. Off: for comparison.")
+    product: bool = Field(True, description="Let the readers (see max_ids) multiply the views. Off: for comparison.")
+    alignment: bool = Field(
+        True, description="Let the readers (see max_ids) see the alignment of app categories with item categories. Off: for comparison."
+    )
+    gate: bool = Field(
+        True,
+        description="Weigh the experts of each label by gates inside the network; the task gate of mfn_train is another thing. Off: for "
+        "comparison.",
+    )
 
     @property
     def encoder_width(self) -> int:
@@ -125,7 +133,8 @@ class TrainingConfig(Config):
         600,
         gt=0,
         description="Once this many minutes have passed, the epoch ends within 100 steps and is the last. Its validation and, in the "
-        "default preset, the labels come after that.",
+        "default preset, the labels come after that. The task ends after 12 hours: more than 660 needs a longer execution_timeout in the "
+        "file of the DAG.",
     )
     gradient_clip: float = Field(5.0, gt=0, description="Upper limit of the gradient norm.")
     activity_weight: float = Field(
@@ -134,7 +143,11 @@ class TrainingConfig(Config):
     attribute_weight: float = Field(0.5, ge=0, le=100, description="Weight of the mean attribute loss (paper preset).")
     next_app_weight: float = Field(0.5, ge=0, le=100, description="Weight of the next-app loss (default preset).")
     mutual_information_weight: float = Field(
-        0.1, ge=0, le=100, description="Weight of the mutual-information (InfoNCE) loss. In the default preset only 0 matters: off."
+        0.1,
+        ge=0,
+        le=100,
+        description="Weight of the mutual-information (InfoNCE) loss in the paper preset. In the default preset 0 switches that loss off, "
+        "and any other value is the same.",
     )
     temperature: float = Field(0.2, gt=0, le=10, description="Temperature of InfoNCE (paper preset).")
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of weights that is kept (default preset).")

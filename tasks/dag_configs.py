@@ -34,21 +34,31 @@ class ValidateConfig(Config):
         None, description="Last day to validate. Empty: the run's partition; for a manual run, the last curated day."
     )
     reference_days: int = Field(28, ge=1, le=366, description="Days before, that volume and categories are compared with.")
-    min_volume_ratio: float = Field(0.2, ge=0, description="Rows of a day below this multiple of the reference days' median fail.")
-    max_volume_ratio: float = Field(5.0, gt=0, description="Rows of a day above this multiple of the reference days' median fail.")
+    min_volume_ratio: float = Field(
+        0.2,
+        ge=0,
+        description="A day with fewer rows than this multiple of the median of the reference days is warned of; with fail_on_drift it is "
+        "stopped.",
+    )
+    max_volume_ratio: float = Field(
+        5.0,
+        gt=0,
+        description="A day with more rows than this multiple of the median of the reference days is warned of; with fail_on_drift it is "
+        "stopped.",
+    )
     max_new_category_share: float = Field(
         0.2, ge=0, le=1, description="A larger share of a day's rows in categories that the reference days lack stops the day."
     )
     min_category_rows: int = Field(
         100,
         ge=1,
-        description="Categories are compared where the day and its reference days each have this many rows, and the reference days a tenth "
-        "of it for each of their categories.",
+        description="Categories of a day are compared where it has this many rows, and its reference days together as many. Of more than "
+        "10 categories, the reference days need a tenth of it for each.",
     )
     min_user_overlap: float = Field(
         0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log."
     )
-    fail_on_drift: bool = Field(False, description="Volume out of its limits stops the day (critical) instead of warning.")
+    fail_on_drift: bool = Field(False, description="Volume out of its limits stops the day; else it is warned of.")
     accept_missing_log: bool = Field(
         False,
         description="Judge days that lack one of the logs by the other: for a log that is lost for good, or a day on which nobody used it. "
@@ -70,10 +80,18 @@ class CompareConfig(DatasetConfig, NetworkConfig, TrainingConfig):
 
     first_day: date | None = Field(None, description="First curated day to learn from. Empty: all.")
     last_day: date | None = Field(None, description="Last curated day to learn from. Empty: all.")
-    models: tuple[str, ...] | None = Field(None, description="Models to compare, by the names of tasks/comparison/lineup.py. Empty: all.")
+    models: tuple[str, ...] | None = Field(
+        None,
+        description="Models to compare, one name a line. Networks: mfn, paper, macro_only, micro_only, concatenation, no_alignment, "
+        "no_mutual_information, no_gate, shuffled_macro. Classical rivals of recommendation: popularity, bigram, skip_bigram, item_knn; of "
+        "activity and attributes: logistic, lightgbm_counts, lightgbm_crosses, lightgbm_items. RecBole's: sasrec, gru4rec, bert4rec. "
+        "Empty: all.",
+    )
     seeds: int = Field(5, ge=1, le=100, description="Runs of every model; the first has the seed of the training, each other one more.")
     trials: int = Field(8, ge=1, le=1000, description="Settings that each classical rival tries on validation. Networks are not tuned.")
-    recbole_scores: str = Field("", description="Folder of what RecBole's finished runs on this dataset wrote. Empty: none.")
+    recbole_scores: str = Field(
+        "", description="Folder of what RecBole's finished runs on this dataset wrote (benchmarks/recbole/README.md). Empty: none."
+    )
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of the test users for intervals and verdicts.")
 
 
@@ -92,8 +110,10 @@ class ScoreConfig(Config):
         description="Events before this day, 00:00 UTC, are read. Empty: the day after the last validated day, or after the last curated "
         "one where none is validated.",
     )
-    alias: str = Field("champion", min_length=1, description="Alias of the model to score with.")
-    top_k: int = Field(10, ge=1, le=1000, description="Items per user.")
+    alias: str = Field(
+        "champion", min_length=1, description="Alias of the model to score with. Scores of another become the latest of their day."
+    )
+    top_k: int = Field(10, ge=1, le=1000, description="Items per user. Another number replaces the scores of the same day and version.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Users per batch.")
 
 

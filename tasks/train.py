@@ -255,7 +255,7 @@ def _error(reported: Mapping[str, str]) -> MFNError:
 def _death(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
-    remedy = " (if memory ran out, lower batch_size)" if code == -signal.SIGKILL else ""
+    remedy = " (where memory ran out, a retry meets it again: train anew with a smaller batch_size)" if code == -signal.SIGKILL else ""
     return f"was killed by signal {signal.Signals(-code).name}{remedy}"
 
 

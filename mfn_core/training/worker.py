@@ -85,7 +85,8 @@ def _run(folder: Path, channel: TextIO, rank: int) -> dict[str, Any] | None:
     except torch.OutOfMemoryError as error:
         raise ProcessError(
             f"the GPU is out of memory at batch_size={config.batch_size}, evaluation_batch_size={config.evaluation_batch_size}, "
-            f"width={network_config.encoder_width} ({error}); lower one of them, or free the GPU of other processes"
+            f"width={network_config.encoder_width} ({error}); free the GPU of other processes and run the task again, or "
+            "train anew with a smaller batch_size, then evaluation_batch_size, max_categories"
         ) from error
     except RuntimeError as error:
         # What breaks when another process is gone is the connection to it: say who is gone.

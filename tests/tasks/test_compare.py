@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,11 @@ def test_a_rival_of_tasks_that_the_dataset_leaves_out_is_left_out_with_their_rea
     skipped = {"activity": "too short", "attribute": "no users table"}
     there, left_out = names(CompareConfig(models=("bigram", "logistic")), tasks=("recommendation",), skipped=skipped)
     assert (there, left_out) == (["bigram"], {"logistic": "activity: too short; attribute: no users table"})
+
+
+def test_the_form_names_every_model():
+    described = str(CompareConfig.model_fields["models"].description)
+    assert set(lineup.MODELS) <= set(re.findall(r"\w+", described))
 
 
 def test_a_misspelt_model_is_refused_with_the_one_that_was_meant():

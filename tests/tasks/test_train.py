@@ -144,7 +144,9 @@ def test_a_killed_child_is_a_transient_error_and_the_next_call_resumes(settings,
         if progress.epoch == 2:
             workers()[0].kill()
 
-    with pytest.raises(ProcessError, match=r"killed by signal SIGKILL .*lower batch_size.*goes on from the last finished epoch"):
+    with pytest.raises(
+        ProcessError, match=r"killed by signal SIGKILL .*train anew with a smaller batch_size.*goes on from the last finished epoch"
+    ):
         train_managed(settings, SHORT.model_copy(update={"max_epochs": 100}), dataset, FINGERPRINT, kill_after_two)
     epochs = []
 
