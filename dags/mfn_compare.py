@@ -3,13 +3,15 @@
 The network of the form, the same without one of its parts, and its rivals: same splits, same cut, same test users, several seeds. Rivals
 are tuned on validation with the `trials` of the form, networks are not tuned. Table, chart and rows are in the store and in MLflow.
 
-**When:** by hand with the form; it takes hours (`seeds` × models). The same form again finds what is measured and computes only what is
-missing: more seeds, more models, a model whose code has changed. It registers nothing and promotes nothing.
+**When:** by hand with the form; it takes hours (`seeds` × models) of the pool `gpu`: a weekly training waits for the model that is being
+measured. The same form again finds what is measured and computes only what is missing: more seeds, more models, a model whose code has
+changed. It registers nothing and promotes nothing.
 ### Triage
 - `ConfigError`: a model is unknown, or the form sets what the networks differ in; the message names the choice.
 - `InsufficientDataError`, days not validated: ingest and validate first.
 - `build_dataset`: `ArtifactError`, a day or the users table has changed since `plan`: clear `plan`, it plans anew.
 - `measure` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken, by a training or by another model.
+- `measure` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`.
 - `measure`: `ArtifactError`, other users: RecBole's scores are of another dataset; run RecBole again or leave it out of `models`.
 """
 

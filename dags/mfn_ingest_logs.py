@@ -3,25 +3,27 @@
 Casts each raw row to the contract, sets rejected rows aside under `quarantine/` (whole, with reason, file and row number),
 drops exact duplicates, audits the partition with Great Expectations and publishes it whole or not at all.
 
-**When:** daily for yesterday's partition, and for those of the `MFN_REDELIVERY_DAYS` (7) days before it whose raw files were never
-read or have changed; by hand for a range of days (a first load), in chunks of `days_per_chunk`. A backfill re-reads old partitions.
-Unchanged raw files are no work. **Emits** the partition's asset, and those of days before it that nobody had read; after a range,
-those of its last complete week and the days after it (`mfn_validate` finds the rest by itself). A day that no raw file has rows of
-any longer is withdrawn, and not announced.
+**When:** daily at 00:00 UTC for yesterday's partition, and for those of the `MFN_REDELIVERY_DAYS` (7) days before it whose raw files were
+never read or have changed; by hand for a range of days (a first load), in chunks of `days_per_chunk`. Unchanged raw files are no work.
+**Emits** the partition's asset, and those of days before it that nobody had read; after a range, those of its last complete week and the
+days after it (`mfn_validate` finds the rest by itself). For old days use `first_day` and `last_day`, not a backfill: each of its runs
+announces its own day, and each complete week wakes `mfn_train`.
 
 ### Triage
 
-- `PartitionNotReadyError`: the raw files of the day are late, or one is not finished. Retried every 20 minutes; then ask the producer.
-  The next days' runs read them when they are there; clear the task to have them at once.
+- `PartitionNotReadyError`: the raw files are late, or one is not finished. Retried every 20 minutes until about 04:00, then red: ask the
+  producer. The next days' runs read them. Where no files come daily, pause the DAG after the load.
 - `TransientError`: a file was replaced while it was read. Retried; where it comes back, have files written aside and renamed.
-- `SchemaError`: a missing column, a wrong type, a time without zone, corrupt Parquet. The message names file and column: fix the
-  source, or map the column (`MFN_APP_LOG_COLUMNS`, `MFN_ITEM_LOG_COLUMNS`; then restart the services), and clear the task.
-- `RejectionError`: more rejects or duplicates than `MFN_MAX_REJECTED_SHARE` or `MFN_MAX_DUPLICATE_SHARE`. Read `_reason` in the
-  quarantine, fix the source, and clear the task.
+- `SchemaError`: a missing column, a wrong type, a time without zone, corrupt Parquet, a day without files in a range. The message names
+  it: fix the source, or map the column (`MFN_APP_LOG_COLUMNS`, `MFN_ITEM_LOG_COLUMNS`; then restart the services), and clear the task.
+- `RejectionError`, rejected rows: read `_reason` in the quarantine, fix the source, and clear the task. Exact duplicates are not in the
+  quarantine: remove the file that came twice, or bring `seq_no`, and clear the task. Where the data is right, raise
+  `MFN_MAX_REJECTED_SHARE` or `MFN_MAX_DUPLICATE_SHARE` and restart the services before that.
 - `AuditError`: a critical expectation failed. Open the page that the message names.
 - `ingest` failed for an earlier day, and `finish` with it: the run's own day is announced nevertheless. Later runs try it again.
-- The scheduler was down: no runs are made up, the next one reads the days that were missed. After more than `MFN_REDELIVERY_DAYS`,
-  trigger the range of the others.
+- The scheduler was down: the next run reads the days that were missed; of more than `MFN_REDELIVERY_DAYS`, trigger the range of the others.
+- A raw folder was emptied or removed: its day stays published. To take rows back, deliver the folder anew without them. A day that came
+  from a first load or late rows alone is withdrawn when they are delivered without it.
 
 A failed chunk publishes nothing: readers see its days as they were. Clearing a task never doubles rows.
 """

@@ -1,6 +1,6 @@
 """Ingest the users table: raw to curated.
 
-Reads the snapshot of users and their attributes, refuses duplicate users and conflicting attributes, audits it and publishes it
+Reads the snapshot of users and their attributes, drops exact copies of rows, refuses users whose rows disagree, audits it and publishes it
 whole or not at all. Optional: a deployment without a users table leaves out attribute prediction and says so.
 
 **When:** daily; by hand at any time. An unchanged snapshot is no work: the task is skipped and says so. **Emits** `mfn_users`.
@@ -9,8 +9,10 @@ whole or not at all. Optional: a deployment without a users table leaves out att
 
 - Skipped, there is no users table: nothing to do where the deployment has none. Where it had one, the last snapshot goes on being
   used; the reason says since when, and what to delete to drop it.
-- `SchemaError`: duplicate users, conflicting attributes, a missing `user_id`. The message names file, column and users: fix the
+- `SchemaError`: rows of one user that disagree, a missing `user_id`, a wrong type. The message names file, column or users: fix the
   source, and clear the task.
+- `RejectionError`: more exact copies than `MFN_MAX_DUPLICATE_SHARE` (20 %), or more rows without `user_id` than `MFN_MAX_REJECTED_SHARE`
+  (1 %), which are in the quarantine. Fix the source, or raise the limit and restart the services; then clear the task.
 - `PartitionNotReadyError`: a file is not finished. Retried every 20 minutes.
 - `AuditError`: a critical expectation failed. Open the page that the message names.
 

@@ -12,7 +12,9 @@ be promoted, the task is skipped and says so. **Emits** `mfn_champion`, on which
 - Skipped, trained on data before the champion's: an old training was cleared, or `last_day` was set. Name the version where it is meant.
 - Skipped, the champion was lost: somebody deleted its alias or its version, and nothing was compared with it. Name the version.
 - `ConfigError`: no such version, or the gate refused it. The message lists the versions that passed: name one of them.
-- The new champion is bad: trigger by hand with the number of the version that has the alias `previous`.
+- The new champion is bad: trigger by hand with the number of the version that has the alias `previous`. The next candidate that passes
+  the gate is promoted again, unless `MFN_PROMOTION=manual` (then restart the services).
+- Do not clear an old run whose form named a version: it makes that version champion again.
 
 Aliases move last, so after a failure the old champion serves on.
 """

@@ -7,6 +7,9 @@ under `scores/as_of=…/version=…`. Days that were refused or never validated 
 (same version, same logs) is no work: `plan` is skipped and says so. **Emits** `mfn_scores`; after a rollback again for the scores
 that hold once more, without computing them.
 
+**Readers** take the version of a day whose `manifest.json` has the latest `created_at`. A run by hand for the same day and version with
+another `top_k` replaces what is there; one with another alias becomes the latest of its day, as does an old `score` that is cleared.
+
 ### Triage
 
 - `plan` skipped, no champion yet: look at `mfn_train` and `mfn_promote`.
@@ -16,9 +19,10 @@ that hold once more, without computing them.
 - `ArtifactError`: the champion's bundle cannot be read; promote another version. `ConfigError`: no version has the alias of the form.
 - `InsufficientDataError`: no event before the day asked for, or none on a validated day.
 - A user is missing who has events: see `left_out` in the manifest. Mend those days and run `mfn_validate`.
-- `score` timed out: more users than the time allows. Clear it; raise `batch_size` on a GPU.
+- `score` timed out (6 hours): it begins anew each time, so clearing it does not help. Trigger by hand with a larger `batch_size` (on a
+  GPU), or raise its `execution_timeout` in `dags/mfn_score.py`.
 
-Readers keep the last published scores.
+After a failure readers keep the last published scores.
 """
 
 from datetime import timedelta

@@ -3,7 +3,8 @@
 Writes the raw app logs, item logs and users table of a simulated world, by day. The same seed writes the same bytes; a second run
 on the same form does no work and says so in its log. Never scheduled.
 
-Next: trigger `mfn_ingest_app_logs`, `mfn_ingest_item_logs` and `mfn_ingest_users`.
+Next: unpause `mfn_ingest_app_logs`, `mfn_ingest_item_logs` and `mfn_ingest_users` and trigger each with an empty form. Pause them again
+after that: no day follows the last of the world, and they would look for yesterday's files every day.
 
 ### Triage
 

@@ -1,15 +1,15 @@
-"""Train a version from validated days.
+"""Train a version from validated days, compare it with the champion on the same test users, and register it with all evidence.
 
-Fingerprint of partitions, config and code (registered already: skipped) → point-in-time dataset → training with checkpoints → three
-downstream tasks beside their baselines → gate against the champion on the same test users → registration with all evidence.
-
-**When:** all seven days of a calendar week are validated; by hand with the form. **Emits** `mfn_candidate` where the gate passes.
+**When:** all seven days of a calendar week are validated, with the defaults of the form (to change one, edit it in `mfn_core/config.py` or
+`tasks/dag_configs.py` and restart the services); by hand, for that run alone. **Emits** `mfn_candidate` where the gate passes.
 ### Triage
-- `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same.
+- `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same, cleared from `plan` again.
 - `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
-- `train` timed out or was killed: clear it, it resumes (lower `batch_size` if memory ran out). Stays `scheduled`: pool `gpu` is taken.
-- `announce` skipped: worse than the champion on the same users, or without a task or attribute that it answers; see `gate`'s XCom.
-- The address in MLflow is in `register`'s XCom. The champion serves on in any case, and clearing a task doubles neither runs nor versions.
+- `train` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken.
+- `train` ran out of memory: cleared, it meets it again. Trigger anew, from the start, with a smaller `batch_size`, then a smaller
+  `evaluation_batch_size`, `max_categories`; for the weekly run lower the default.
+- `announce` skipped: worse than the champion on the same users, or without a task or attribute that it answers; see the tab XCom of `gate`.
+- The address in MLflow is in the tab XCom of `register`. The champion serves on in any case.
 """
 
 from datetime import timedelta

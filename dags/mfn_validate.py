@@ -9,9 +9,8 @@ complete week and the days after it.
 
 - `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the day
   again, and trigger this DAG by hand. In `validate_others`: the run is red by it, but its own day is validated and announced.
-- `AuditError` on `new_category_share`, or on volume where `fail_on_drift` is set: the day is unlike the weeks before. If the
-  change is real, trigger by hand for the day with wider limits. They stay with the day: when it changes later, as by a late row,
-  it is judged by them again, unless a form says others. Until then later days are not compared with it, and fail alike.
+- `AuditError` on `new_category_share`, or on volume with `fail_on_drift`: where the change is real, trigger by hand for the day with wider
+  limits, which stay with the day. Until then later days are not compared with it, and fail alike.
 - A day never shows up, or `mfn_train` stops at it: one of its logs is not published. Look at the ingest DAGs of that day; where the
   log is lost for good, or nobody used it that day, trigger by hand for the day with `accept_missing_log`.
 
