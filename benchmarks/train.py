@@ -84,10 +84,9 @@ def speed(options: argparse.Namespace, chosen: Sequence[str], run: Callable[...,
         "train_targets_per_s_vs_best_peer": _ratio(fastest, _PEERS),
         "train_targets_per_s_vs_best_peer_float32": _ratio(in_float32, _PEERS),
         "train_targets_per_s_vs_recbole": _ratio(fastest, ("recbole",)),
-        "train_targets_per_s_vs_recbole_as_installed": _ratio({**fastest, "recbole": middle[_AS_INSTALLED]}, ("recbole",))
-        if _AS_INSTALLED in middle
-        else None,
     }
+    if _AS_INSTALLED in middle:
+        figures["train_targets_per_s_vs_recbole_as_installed"] = _ratio({**fastest, "recbole": middle[_AS_INSTALLED]}, ("recbole",))
     figures |= {f"train_targets_per_s_{name}": value for name, value in middle.items()}
     figures |= {f"train_rows_per_s_{name}": _median(runs[name], "rows_per_s") for name in chosen}
     figures |= {f"train_peak_rss_gib_{name}": _median(runs[name], "peak_rss_gib") for name in chosen}

@@ -6,8 +6,7 @@
 - `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same, cleared from `plan` again.
 - `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
 - `train` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken.
-- `train` ran out of memory: cleared, it meets it again. Trigger anew, from the start, with a smaller `batch_size`, then a smaller
-  `evaluation_batch_size`, `max_categories`; for the weekly run lower the default.
+- `train` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`; for the weekly run lower the default.
 - `announce` skipped: worse than the champion on the same users, or without a task or attribute that it answers; see the tab XCom of `gate`.
 - The address in MLflow is in the tab XCom of `register`. The champion serves on in any case.
 """
@@ -71,8 +70,9 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
     @task(outlets=[CANDIDATE_ASSET])
     def announce(registered):
         """Emit the candidate's asset; skipped where the gate refused it."""
-        refused = f"version {registered['version']} is no candidate: the gate {registered['gate']}"
-        return announce_version(CANDIDATE_ASSET, registered) if "candidate" in registered["aliases"] else skip(refused)
+        if "candidate" not in registered["aliases"]:
+            skip(f"version {registered['version']} is no candidate: the gate {registered['gate']}")
+        announce_version(CANDIDATE_ASSET, registered)
 
     dataset = build_dataset(planned := plan())
     training = train(planned, dataset)

@@ -5,6 +5,7 @@
 rows, and earlier days that no run has judged as they stand, as those of a first load. What was refused waits until it changes.
 **Emits** `mfn_validated_day` for the day and for those taken along that were valid never before; after a range, for its last
 complete week and the days after it.
+
 ### Triage
 
 - `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the day

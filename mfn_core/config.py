@@ -34,9 +34,9 @@ class DatasetConfig(Config):
         ge=1,
         le=3650,
         description="Days after the cut in which a micro event makes a user active. Empty: the first of 7, 14, 28, 56, 91, 182, 3 and 1 "
-        "days in which 10 to 90 % of the users are active; where there is none, the first in which more are, but not all. Where the cut is "
-        "empty too, the item log before it is at least as long. None qualifies: activity is left out, and an empty cut is the end of the "
-        "data.",
+        "days in which at least 10 % of the users, but not all, are active; or, where more than 90 % are, 3 or 1 days in which fewer are. "
+        "Where the cut is empty too, the item log before it is at least as long. None qualifies: activity is left out, and an empty cut "
+        "is the end of the data.",
     )
     attributes: tuple[str, ...] | None = Field(
         None,

@@ -101,7 +101,7 @@ def config_from(model: type[C], context: Context) -> C:
 
 
 def start(model: type[C]) -> tuple[Settings, C]:
-    """What the body of a task begins with: the settings, and the run's conf as its config."""
+    """What the body of a task begins with: the settings, whose passwords no log will show, and the run's conf as its config."""
     settings = load_settings()
     for password in settings.passwords:  # MLflow's errors and ours name its address, whoever reads the log
         mask_secret(password)

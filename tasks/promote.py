@@ -85,11 +85,11 @@ def _judged_against_another(champion: Version | None, version: Version) -> str:
 
 def _knows_less(champion: Version | None, version: Version) -> str:
     """That the candidate is of older data than the champion: "not worse" on old test users is no reason to go back. Else empty."""
-    ends = [each.tags.get(tracking.DATA_END, "") for each in (version, champion) if each]
-    if len(ends) < 2 or not ends[0] < ends[1]:
+    end, known = (each.tags.get(tracking.DATA_END) if each else None for each in (version, champion))
+    if end is None or known is None or end >= known:  # versions registered before there was the tag have none
         return ""
     return (
-        f"version {version.number} was trained on data before {ends[0]}, the champion on data before {ends[1]}: where an older model is "
+        f"version {version.number} was trained on data before {end}, the champion on data before {known}: where an older model is "
         f"meant, trigger this DAG with version={version.number}"
     )
 

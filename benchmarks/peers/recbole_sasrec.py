@@ -73,8 +73,8 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=FutureWarning, module="recbole")
-    options = parser(__doc__)
-    options.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument(
         "--as-installed", action="store_true", help="with the anomaly detection of torch, which importing RecBole's models switches on"
     )
-    main(options.parse_args())
+    main(arguments.parse_args())

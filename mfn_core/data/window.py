@@ -13,7 +13,7 @@ AUTO_HORIZONS = (7, 14, 28, 56, 91, 182, 3, 1)  # in the order of preference: th
 AUTO_ACTIVE_SHARE = 0.1
 _NO_HORIZON = (
     f"no horizon of {', '.join(map(str, sorted(AUTO_HORIZONS)))} days {{place}} in which at least {AUTO_ACTIVE_SHARE:.0%} of the users, "
-    "but not all, have an item event"
+    "but not all, have an item event, and which leaves as long a log before the cut"
 )
 
 NEVER = np.iinfo(np.int64).max
@@ -58,9 +58,10 @@ def choose_window(
 ) -> Window:
     """The window that the settings ask for, or the first that labels enough users either way.
 
-    A horizon left open is the first of ``AUTO_HORIZONS`` in which at least ``AUTO_ACTIVE_SHARE`` of the users known at the cut are active,
-    and as many are not; failing that, some are not. Where the cut is open too, the item log before it is no shorter than the horizon: what
-    comes after the cut is lost to every other task. If there is none, activity is left out, and a cut left open moves to that end.
+    A horizon left open is the first of ``AUTO_HORIZONS`` in which at least ``AUTO_ACTIVE_SHARE`` of the users known at the cut, but not all
+    of them, are active; where fewer than that share are inactive, a shorter one, if there is one in which as many are. Where the cut is
+    open too, the item log before it is no shorter than the horizon: what comes after the cut is lost to every other task. If there is
+    none, activity is left out, and a cut left open moves to that end.
 
     Args:
         start: first day of the item log, 00:00 UTC.
@@ -77,27 +78,30 @@ def choose_window(
     """
     if horizon_days is not None:
         return _given_horizon(end, cut, horizon_days, first_event_U, micro_event_U)
-    found: list[tuple[Window, float]] = []
+    shares: dict[int, float] = {}
     for days in AUTO_HORIZONS:
-        window = Window(end - days * DAY if cut is None else seconds_of(cut), days, "")
+        window = _window(end, cut, days)
         is_there = window.label_end <= end and (cut is not None or window.cut - start >= days * DAY)
         share = _active_share(window, first_event_U, micro_event_U)
         if is_there and share is not None and AUTO_ACTIVE_SHARE <= share < 1:
-            found.append((window, share))
-    for window, share in found:
-        if share <= 1 - AUTO_ACTIVE_SHARE:
-            return window
-    if found:
-        return found[0][0]
+            shares[days] = share
+    if shares:
+        first = next(iter(shares))
+        shorter = [days for days, share in shares.items() if days < first and share <= 1 - AUTO_ACTIVE_SHARE]
+        return _window(end, cut, shorter[0] if shares[first] > 1 - AUTO_ACTIVE_SHARE and shorter else first)
     if cut is None:
         return Window(end, None, _NO_HORIZON.format(place=f"at the end of the item log ({day_of(end)})"))
     return Window(seconds_of(cut), None, _NO_HORIZON.format(place=f"between the cut {cut} and the end of the item log ({day_of(end)})"))
 
 
+def _window(end: int, cut: date | None, days: int) -> Window:
+    return Window(end - days * DAY if cut is None else seconds_of(cut), days, "")
+
+
 def _given_horizon(
     end: int, cut: date | None, horizon_days: int, first_event_U: NDArray[np.int64], micro_event_U: NDArray[np.int64]
 ) -> Window:
-    window = Window(end - horizon_days * DAY if cut is None else seconds_of(cut), horizon_days, "")
+    window = _window(end, cut, horizon_days)
     if window.label_end > end:
         raise ConfigError(
             f"cut={cut} with horizon_days={horizon_days} needs item logs up to {day_of(window.label_end)}, but they end before "

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from mfn_core.data.histories import ViewHistories
 from mfn_core.schema import UNKNOWN
 
-_EVENTS_AT_ONCE = 2**20  # what users have met is looked at in some 60 MB, whatever the number of events
+_EVENTS_AT_ONCE = 2**20  # what users have met is looked at in some 60 MB, or what one user of more events takes
 
 
 def base_rate(labels_B: NDArray[np.integer]) -> float:

@@ -165,7 +165,7 @@ class LabelReader(nn.Module):
     @property
     def by_name(self) -> Readers:
         """The readers; their weights are named by their numbers."""
-        return Readers(*(reader for reader in self.readers if isinstance(reader, Reader)))
+        return Readers(*(reader for reader in self.readers if isinstance(reader, Reader)))  # they all are; a type checker cannot know
 
 
 def log_blend(shares_4: Tensor, probabilities: Sequence[Tensor]) -> Tensor:

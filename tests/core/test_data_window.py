@@ -65,8 +65,15 @@ def test_a_horizon_in_which_nearly_everybody_is_active_yields_to_one_that_tells_
     # Within seven days nineteen of twenty are active, within three, on days 178 to 180, two of them.
     days: list[int | None] = [178, 180, *[174] * 17, None]
     assert _choose(days) == Window(END - 3 * DAY, 3, "")
-    # Where two of them were active within no fewer days, seven it is.
+    # Nobody is active within three days: seven, though nearly everybody is.
     assert _choose([174] * 19 + [None]) == Window(END - 7 * DAY, 7, "")
+
+
+def test_a_longer_horizon_is_not_taken_for_telling_users_apart() -> None:
+    # Within seven days 19 of 21 users are active; fourteen days before the end twelve of them are known, ten of whom are.
+    days: list[int | None] = [*[174] * 19, None, None]
+    first = [*[160] * 10, *[170] * 9, 160, 160]
+    assert _choose(days, first_days=first) == Window(END - 7 * DAY, 7, "")
 
 
 @pytest.mark.parametrize(("first_day", "horizon"), [(167, 7), (168, 3), (175, 3), (176, 1), (179, 1)])
