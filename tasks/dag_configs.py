@@ -61,8 +61,8 @@ class ValidateConfig(Config):
     fail_on_drift: bool = Field(False, description="Volume out of its limits stops the day; else it is warned of.")
     accept_missing_log: bool = Field(
         False,
-        description="Judge days that lack one of the logs by the other: for a log that is lost for good, or a day on which nobody used it. "
-        "It stays with the day.",
+        description="Judge the day (first_day and last_day alike) by the log that it has, where the other is lost for good, or nobody used "
+        "it that day. It stays with the day.",
     )
 
 
