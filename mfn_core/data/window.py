@@ -13,7 +13,7 @@ AUTO_HORIZONS = (7, 14, 28, 56, 91, 182, 3, 1)  # in the order of preference: th
 AUTO_ACTIVE_SHARE = 0.1
 _NO_HORIZON = (
     f"no horizon of {', '.join(map(str, sorted(AUTO_HORIZONS)))} days {{place}} in which at least {AUTO_ACTIVE_SHARE:.0%} of the users, "
-    "but not all, have an item event, and which leaves as long a log before the cut"
+    "but not all, have an item event"
 )
 
 NEVER = np.iinfo(np.int64).max
@@ -90,7 +90,8 @@ def choose_window(
         shorter = [days for days, share in shares.items() if days < first and share <= 1 - AUTO_ACTIVE_SHARE]
         return _window(end, cut, shorter[0] if shares[first] > 1 - AUTO_ACTIVE_SHARE and shorter else first)
     if cut is None:
-        return Window(end, None, _NO_HORIZON.format(place=f"at the end of the item log ({day_of(end)})"))
+        place = f"at the end of the item log ({day_of(end)}), no longer than the log before it,"
+        return Window(end, None, _NO_HORIZON.format(place=place))
     return Window(seconds_of(cut), None, _NO_HORIZON.format(place=f"between the cut {cut} and the end of the item log ({day_of(end)})"))
 
 
