@@ -153,7 +153,7 @@ def _choose_window(events: Events, config: DatasetConfig) -> Window:
     first_event_U, micro_event_U = events.user_spans(cut)
     # The end of the item log: a horizon that reaches beyond it would call those inactive whose events are not there yet.
     chosen = window.choose_window(
-        start=window.start_of_day(events.first_time("micro")),
+        start=window.seconds_of(window.day_of(events.first_time("micro"))),
         end=ends["micro"],
         cut=config.cut,
         horizon_days=config.horizon_days,

@@ -38,11 +38,6 @@ def end_of_data(last_event_time: int) -> int:
     return (last_event_time // DAY + 1) * DAY
 
 
-def start_of_day(time: int) -> int:
-    """The midnight UTC at or before a time, in seconds."""
-    return time // DAY * DAY
-
-
 def seconds_of(day: date) -> int:
     """00:00 UTC of a day."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
@@ -56,7 +51,7 @@ def day_of(seconds: int) -> date:
 def choose_window(
     *, start: int, end: int, cut: date | None, horizon_days: int | None, first_event_U: NDArray[np.int64], micro_event_U: NDArray[np.int64]
 ) -> Window:
-    """The window that the settings ask for, or the first that labels enough users either way.
+    """The window that the settings ask for, or the first that labels enough users.
 
     A horizon left open is the first of ``AUTO_HORIZONS`` in which at least ``AUTO_ACTIVE_SHARE`` of the users known at the cut, but not all
     of them, are active; where fewer than that share are inactive, a shorter one, if there is one in which as many are. Where the cut is

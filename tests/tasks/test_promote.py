@@ -113,6 +113,14 @@ def test_a_candidate_of_older_data_than_the_champions_waits_for_a_person(registr
     assert promote(registry, PromoteConfig(version=2), RUN)["changed"]
 
 
+@pytest.mark.parametrize("ends", [("2026-06-28", None), (None, "2026-05-31")], ids=["candidate", "champion"])
+def test_a_version_that_does_not_say_how_old_its_data_is_is_compared_with_none(registry, register, ends):
+    register(data_end=ends[0])
+    promote(registry, PromoteConfig(), RUN)
+    register(data_end=ends[1])
+    assert promote(registry, PromoteConfig(), RUN)["changed"]
+
+
 def test_a_candidate_of_the_champions_data_replaces_it(registry, register):
     register(data_end="2026-06-28")
     promote(registry, PromoteConfig(), RUN)

@@ -103,6 +103,7 @@ def test_a_version_carries_its_evidence(registry, inputs, evaluations):
     assert tags["mfn.gate"] == "passed"
     assert tags["mfn.dataset.digest"] == "d" * 64
     assert tags["mfn.dataset.horizon_days"] == "7"
+    assert tags["mfn.dataset.end"] == "2026-06-08"  # seven days after the cut
     assert json.loads(tags["mfn.leak_proof"]) == {"activity": {"max_input_time": 1, "min_label_time": 2}}
     assert json.loads(tags["mfn.metrics.attribute.colour"])["n"] == evaluations[1]["facts"]["n"]["colour"]
     assert tags["airflow.url"] == AIRFLOW["airflow.url"]
