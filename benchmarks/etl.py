@@ -135,7 +135,7 @@ def dataset(settings: Settings) -> dict[str, int]:
 
     config = TrainConfig()
     shape = DatasetConfig(**config.model_dump(include=set(DatasetConfig.model_fields)))
-    return build_dataset(settings, shape, plan_training(settings, config), mask_seen=True)["rows"]
+    return build_dataset(settings, shape, plan_training(settings, config), mask_seen="auto")["rows"]
 
 
 def plain_sort(settings: Settings, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from great_expectations import ExpectationSuite
 from great_expectations.expectations import ExpectColumnValuesToBeBetween
 
-_MOST_RETURNING = 0.2  # the simulated worlds, in which nobody means to return, come to 0.18 by chance
+from mfn_core.data.dataset import MOST_RETURNING
 
 
 def suite(min_users: int) -> ExpectationSuite:
@@ -13,7 +13,7 @@ def suite(min_users: int) -> ExpectationSuite:
     the three), ``leak_violations`` (inputs not older than their label), ``null_tokens`` (PAD inside a history),
     ``events_after_cut``, ``unknown_share`` (of training events), ``empty_histories`` (users without any event),
     ``returning_share`` (of the users with held-out events, whose test target is of an item that they had met; null where nothing is held
-    out, or such items may be recommended).
+    out, or where seen items are not left out whatever the data are).
     """
     rebuild = {"remedy": "do not train on it: rebuild the dataset, and report the leak if it comes back"}
     few = {"remedy": "ingest more days or users, or lower min_users"}
@@ -35,11 +35,11 @@ def suite(min_users: int) -> ExpectationSuite:
             ),
             ExpectColumnValuesToBeBetween(
                 column="returning_share",
-                max_value=_MOST_RETURNING,
+                max_value=MOST_RETURNING,
                 severity="warning",
                 meta={
-                    "remedy": "people return to items here: switch mask_seen off in the form; with it, such targets are ranked against new "
-                    "items alone, and no recommendation ever is of an item that its user has met"
+                    "remedy": "people return to items here: set mask_seen to auto or off in the form; on, such targets are ranked against "
+                    "new items alone, and no recommendation ever is of an item that its user has met"
                 },
             ),
         ],

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mfn_core.schema import View
+from mfn_core.schema import MaskSeen, View
 
 
 class Config(BaseModel):
@@ -153,10 +153,10 @@ class TrainingConfig(Config):
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of weights that is kept (default preset).")
     head_epochs: int = Field(60, ge=1, le=10_000, description="Upper limit of passes that a label's reader learns from (default preset).")
     head_patience: int = Field(10, ge=1, le=1000, description="Passes without a better validation loss before a reader stops.")
-    mask_seen: bool = Field(
-        True,
-        description="Rankings and recommendations leave out items the user has already met; a target that returns is ranked against new "
-        "items alone. Switch it off where users return to items, as to songs or groceries.",
+    mask_seen: MaskSeen = Field(
+        "auto",
+        description="Whether rankings and recommendations leave out items the user has already met. auto: they do, but where users return "
+        "to items, as to songs or groceries: where more than a fifth of the validation targets had been met before.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train. auto: cuda where there is one.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -12,6 +12,7 @@ DownstreamTask = Literal["activity", "attribute", "recommendation"]
 DOWNSTREAM_TASKS: tuple[DownstreamTask, ...] = ("activity", "attribute", "recommendation")
 
 Split = Literal["train", "validation", "test"]
+MaskSeen = Literal["auto", "on", "off"]  # see Dataset.masks_seen
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 USER_ID = "user_id"

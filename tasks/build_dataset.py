@@ -26,7 +26,7 @@ from mfn_core.data.summary import Summary, summarize
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
 from mfn_core.errors import ArtifactError, InsufficientDataError
-from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema, View
+from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema, MaskSeen, View
 from tasks import audit, curated, engine, manifest, storage, turns
 from tasks.coded_events import CodedEvents
 from tasks.events import Events
@@ -55,14 +55,15 @@ class _Population:
             yield number, slice(int(start), int(stop))
 
 
-def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], *, mask_seen: bool) -> dict[str, Any]:
+def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], *, mask_seen: MaskSeen) -> dict[str, Any]:
     """Build the dataset of a plan, or return the finished one; where another process builds the same, wait for it.
 
     Args:
         settings: where the curated logs and the datasets are.
         config: cut, horizon, attributes, vocabularies, splits.
         planned: of ``plan_training``: its ``days`` are read, its ``fingerprint`` names the artifact, its ``inputs`` must still be there.
-        mask_seen: whether rankings will leave out items the user has met: targets that return are then warned of.
+        mask_seen: as rankings will be asked to; where they leave out items the user has met whatever the data are, targets that return
+            are warned of.
 
     Returns:
         The manifest, as JSON.
@@ -83,7 +84,7 @@ def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[st
         return _build(settings, config, planned, uri, mask_seen=mask_seen).model_dump(mode="json")
 
 
-def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], uri: str, *, mask_seen: bool) -> Manifest:
+def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any], uri: str, *, mask_seen: MaskSeen) -> Manifest:
     fingerprint, days = planned["fingerprint"], [date.fromisoformat(day) for day in planned["days"]]
     partitions = {view: _partitions(settings, LOGS[view], *days) for view in settings.views}
     users = curated.users(settings)
@@ -280,7 +281,7 @@ def _shards(folder: Path, facts: DatasetFacts) -> Iterator[Shard]:
         yield read_shard(shard_path(folder, number), facts.attribute_classes)
 
 
-def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str, *, mask_seen: bool) -> audit.Verdict:
+def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str, *, mask_seen: MaskSeen) -> audit.Verdict:
     from expectations.dataset import suite
 
     name = f"dataset-{fingerprint[:16]}"
@@ -294,7 +295,7 @@ def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerpr
         "events_after_cut": summary.events_after_cut,
         "unknown_share": summary.unknown_share,
         "empty_histories": summary.empty_users,
-        "returning_share": summary.returning_share if mask_seen else None,
+        "returning_share": summary.returning_share if mask_seen == "on" else None,
     }
     frame = pd.DataFrame([row]).astype({"returning_share": float})
     return audit.judge(frame, suite(config.min_users), name, settings)

@@ -78,7 +78,7 @@ def _evaluate(
         predictor,
         data,
         task,
-        mask_seen=config.mask_seen,
+        mask_seen=data.masks_seen(config.mask_seen),
         batch_size=config.evaluation_batch_size,
         samples=config.bootstrap_samples,
         seed=config.seed,

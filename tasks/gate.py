@@ -83,7 +83,7 @@ def _compare(
     predictor: Predictor,
 ) -> tuple[list[Comparison], list[str]]:
     comparisons: list[Comparison] = []
-    caveats = _caveats(config, data, predictor, champion)
+    caveats, mask_seen = _caveats(config, data, predictor, champion), data.masks_seen(config.mask_seen)
     for evaluation in evaluations:
         task = evaluation["facts"]["task"]
         if task not in predictor.tasks or (
@@ -92,7 +92,7 @@ def _compare(
             caveats.append(f"{task} is not compared: the champion does not do it")
             continue
         scores = pq.read_table(storage.local_folder(evaluation["uri"], settings.scratch) / SCORES_FILE)
-        rival = score(predictor, data, task, split="test", mask_seen=config.mask_seen, batch_size=config.evaluation_batch_size)
+        rival = score(predictor, data, task, split="test", mask_seen=mask_seen, batch_size=config.evaluation_batch_size)
         found = compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed)
         asked = [name for name in data.attribute_classes if name in predictor.bundle.attribute_classes] if task == "attribute" else [task]
         decided = {each.label for each in found if each.verdict != "undefined"}

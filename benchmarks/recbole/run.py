@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -34,7 +34,7 @@ from recbole.utils import get_model, init_seed
 
 from mfn_core.data.dataset import Dataset
 from mfn_core.metrics import ranking_metrics
-from mfn_core.schema import SPLITS
+from mfn_core.schema import SPLITS, MaskSeen
 from tasks import atomic_files
 from tasks.atomic_files import HeldOut
 
@@ -241,6 +241,7 @@ def run(options: argparse.Namespace) -> None:
     """Tune on validation, then write the winner's test ranks and its figures."""
     started = time.monotonic()
     ours, out = Dataset.open(options.data), options.out.resolve()
+    options.mask_seen = ours.masks_seen(options.mask_seen)
     out.mkdir(parents=True, exist_ok=True)
     chosen = [json.loads(options.settings_of.read_text())["settings"]] if options.settings_of else None
     trials: list[Trial] = []
@@ -275,7 +276,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows-per-epoch", type=int, default=200_000, help="at most; drawn anew. RecBole has a row for each event")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--max-length", type=int, default=50, help="latest events that a model reads")
-    parser.add_argument("--mask-seen", action=argparse.BooleanOptionalAction, default=True, help="never recommend what the user has met")
+    parser.add_argument("--mask-seen", choices=get_args(MaskSeen), default="auto", help="never recommend what the user has met")
     return parser.parse_args(arguments)
 
 

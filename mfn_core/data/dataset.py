@@ -9,6 +9,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import held_out_events
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, held_out_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.errors import ArtifactError, ConfigError
-from mfn_core.schema import SPLITS, USER_ID, DownstreamTask, Split, View
+from mfn_core.schema import SPLITS, USER_ID, DownstreamTask, MaskSeen, Split, View
 
 _FACTS = "dataset.json"
 _VOCABULARIES = "vocabularies"
 _ATTRIBUTE_PREFIX = "attribute_"
 _MOST_EVENTS = 2**31 - 1  # of a view in one shard: the offsets of a list column have 32 bits
 MISSING = -1
+MOST_RETURNING = 0.2  # the simulated worlds, in which nobody means to return, come to 0.18 by chance
+_MOST_ASKED, _ASKED_AT_ONCE = 20_000, 512
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,19 @@ class Dataset:
     def rows_of(self, split: Split) -> NDArray[np.int64]:
         """Users of a split."""
         return np.flatnonzero(self.split_B == SPLITS.index(split))
+
+    @cached_property
+    def returning_share(self) -> float:
+        """Share of the users with held-out events, or of 20,000 of them, whose validation target is of an item that they had met."""
+        rows = np.flatnonzero(self.held_out_B == HELD_OUT_EVENTS)
+        asked = rows[:: max(1, -(-len(rows) // _MOST_ASKED))]
+        parts = (asked[start : start + _ASKED_AT_ONCE] for start in range(0, len(asked), _ASKED_AT_ONCE))
+        returning = sum(int(self.histories.micro.is_returning(part, dropped=DROPPED["validation"]).sum()) for part in parts)
+        return returning / max(1, len(asked))
+
+    def masks_seen(self, asked: MaskSeen) -> bool:
+        """Whether rankings leave out items the user has met: as asked; ``auto``: unless more than ``MOST_RETURNING`` return to one."""
+        return self.returning_share <= MOST_RETURNING if asked == "auto" else asked == "on"
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_core.schema import PAD
+from mfn_core.schema import PAD, UNKNOWN
 
 # Places, 4 MB: 128 users of up to 4,096 events, who are padded in a fraction of the time that it takes to look for distinct ids. A bot or a
 # guest account may have millions of events, and the 127 beside it would be padded to as many.
@@ -43,6 +43,14 @@ class ViewHistories:
         owner = np.repeat(np.arange(len(rows)), lengths_B)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
         return owner, self.ids[np.repeat(starts_B, lengths_B) + within].astype(np.int64)
+
+    def is_returning(self, rows: NDArray[np.int64], *, dropped: int) -> NDArray[np.bool_]:
+        """Per user, whether the first of the last ``dropped`` events is of an item met before it; of an UNKNOWN item nobody can tell."""
+        owner, met = self.met(rows, dropped=dropped)
+        target_B = self.ids[self.offsets[rows + 1] - dropped]
+        is_returning_B = np.zeros(len(rows), np.bool_)
+        is_returning_B[owner[met == target_B[owner]]] = True
+        return is_returning_B & (target_B > UNKNOWN)
 
     def padded_ids(self, rows: NDArray[np.int64], *, dropped: int) -> NDArray[np.int64]:
         """All ids that users have met but for the last ``dropped`` events, right-padded with PAD: not cut to any window.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfn_core.data.batching import HELD_OUT_EVENTS, held_out_events
+from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, held_out_events
 from mfn_core.data.dataset import MISSING, Shard
 from mfn_core.data.fitting import training_events
 from mfn_core.data.histories import Histories, ViewHistories
@@ -75,12 +75,7 @@ def _summary(shard: Shard, window: Window) -> Summary:
 
 
 def _returning_targets(micro: ViewHistories) -> int:
-    has_target_B = held_out_events(micro.lengths) > 0
-    owner = np.repeat(np.arange(len(micro.lengths)), micro.lengths)
-    last_B = micro.offsets[1:] - 1
-    target = micro.ids[last_B[owner]]
-    earlier = (np.arange(len(micro.ids)) < last_B[owner]) & has_target_B[owner] & (micro.ids == target) & (target != UNKNOWN)
-    return len(np.unique(owner[earlier]))
+    return int(micro.is_returning(np.flatnonzero(held_out_events(micro.lengths)), dropped=DROPPED["test"]).sum())
 
 
 def _late_inputs(histories: Histories) -> int:

@@ -70,7 +70,7 @@ class Learner:
         seed_generators(config.seed, 0)
         _tell_shared_rows(dataset.vocabularies, network_config)
         self.network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
-        self.network.count(dataset.histories, dataset.held_out_B, may_return=not config.mask_seen)
+        self.network.count(dataset.histories, dataset.held_out_B, may_return=not dataset.masks_seen(config.mask_seen))
         self._unchanged = self.network.unchanged_names
         self._is_paper = self.network.preset == "paper"
         self.network.to(self.device)

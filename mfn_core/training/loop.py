@@ -241,7 +241,7 @@ class _Run:
             "tasks": list(self._dataset.tasks),
             "cut": self._dataset.cut,
             "horizon_days": self._dataset.horizon_days,
-            "mask_seen": self._config.mask_seen,
+            "mask_seen": self._dataset.masks_seen(self._config.mask_seen),
             "best_epoch": result.best_epoch,
             "validation": result.validation,
         }

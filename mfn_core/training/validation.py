@@ -46,6 +46,7 @@ class Validation:
     def __init__(self, dataset: Dataset, network_config: NetworkConfig, config: TrainingConfig) -> None:
         """Choose the users: every labelled one of the validation split, and up to 20,000 with a held-out item."""
         self._dataset, self._network_config, self._config = dataset, network_config, config
+        self._mask_seen = dataset.masks_seen(config.mask_seen)
         in_split_B = dataset.split_B == _VALIDATION
         labelled_B = (dataset.activity_B >= 0) | (dataset.attributes_BA >= 0).any(axis=1)
         self._label_rows = np.flatnonzero(in_split_B & labelled_B)
@@ -85,7 +86,7 @@ class Validation:
             own, gains = network.unblended_ranking_scores(batch)
             users = rows[positions]
             target_B = torch.as_tensor(micro.ids[micro.offsets[users + 1] - dropped].astype(np.int64), device=device)
-            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=dropped), device=device) if self._config.mask_seen else None
+            seen_BL = torch.as_tensor(micro.padded_ids(users, dropped=dropped), device=device) if self._mask_seen else None
             said.append(Answer(positions, own, gains, target_B, seen_BL))
             tick(step)
         return said

@@ -141,7 +141,7 @@ def _network(settings: Settings, config: CompareConfig, dataset: Manifest, model
     for task in data.tasks:
         try:
             measured.scores[task] = score(
-                predictor, data, task, split="test", mask_seen=config.mask_seen, batch_size=config.evaluation_batch_size
+                predictor, data, task, split="test", mask_seen=data.masks_seen(config.mask_seen), batch_size=config.evaluation_batch_size
             )
         except InsufficientDataError as error:
             measured.left_out[task] = str(error)
@@ -179,15 +179,14 @@ def _rival(settings: Settings, config: CompareConfig, dataset: Manifest, model: 
     """Fit and tune once for each downstream task that the rival can do."""
     started = time.perf_counter()
     data = Dataset.open(storage.local_folder(dataset.uri, settings.scratch))
-    measured = _Measured({"trials": config.trials, "mask_seen": config.mask_seen}, {})
+    mask_seen = data.masks_seen(config.mask_seen)
+    measured = _Measured({"trials": config.trials, "mask_seen": mask_seen}, {})
     for task in RIVALS[model].tasks:
         if task not in data.tasks:
             measured.left_out[task] = data.skipped[task]
             continue
         try:
-            scores, chosen = RIVALS[model].fit_and_score(
-                data, task, split="test", seed=seed, trials=config.trials, mask_seen=config.mask_seen
-            )
+            scores, chosen = RIVALS[model].fit_and_score(data, task, split="test", seed=seed, trials=config.trials, mask_seen=mask_seen)
         except InsufficientDataError as error:
             measured.left_out[task] = str(error)
             continue
@@ -212,9 +211,12 @@ def _recbole(settings: Settings, config: CompareConfig, dataset: Manifest, model
         validation, seconds = facts["validation"], float(facts[atomic_files.SECONDS])
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{uri} lacks {error}; run RecBole again") from error
-    if mask_seen != config.mask_seen:
-        raise ArtifactError(f"{uri} was ranked with mask_seen={mask_seen}, not {config.mask_seen}; run RecBole again, or change the form")
     data = Dataset.open(storage.local_folder(dataset.uri, settings.scratch))
+    if mask_seen != data.masks_seen(config.mask_seen):
+        raise ArtifactError(
+            f"{uri} was ranked with seen items {'left out' if mask_seen else 'in'}, and mask_seen={config.mask_seen} means the opposite "
+            "on this dataset; run RecBole again, or change the form"
+        )
     scores = atomic_files.read_scores(recbole_file(config, model, seed, "parquet"), data)
     return _Measured(chosen, tuning, {"recommendation": scores}, validation, seconds=seconds)
 

@@ -42,7 +42,7 @@ CONFIG = TrainConfig(
     learning_rate=5e-3,
     max_epochs=14,
     patience=14,
-    mask_seen=False,  # then every item has the same chance
+    mask_seen="off",  # then every item has the same chance
     device="cpu",
 )
 
@@ -79,12 +79,12 @@ def scores_of(when: Literal["past", "future"], settings: Settings) -> dict[Downs
         for chunk in plan_ingest(settings, log, None, None, 366, now=AFTER_ALL):
             ingest_chunk(settings, log, date.fromisoformat(chunk["first_day"]), date.fromisoformat(chunk["last_day"]), now=AFTER_ALL)
     ingest_users(settings)
-    built = build_dataset(settings, CONFIG, planned(settings, FINGERPRINT), mask_seen=True)
+    built = build_dataset(settings, CONFIG, planned(settings, FINGERPRINT), mask_seen=CONFIG.mask_seen)
     trained = train_managed(settings, CONFIG, built, FINGERPRINT, lambda _: None)
 
     dataset = Dataset.open(Path(built["uri"]))
     predictor = Predictor.load(Path(trained["uri"]) / "bundle", device="cpu")
-    measured = {task: evaluate(predictor, dataset, task, mask_seen=CONFIG.mask_seen, samples=10) for task in dataset.tasks}
+    measured = {task: evaluate(predictor, dataset, task, mask_seen=False, samples=10) for task in dataset.tasks}
     activity, attribute, recommendation = (measured[task] for task in ("activity", "attribute", "recommendation"))
     ranked = recommendation.measurements["recommendation"]
     return {

@@ -83,6 +83,28 @@ def test_rows_of_a_split(dataset: Dataset) -> None:
     assert [dataset.rows_of(split).tolist() for split in ("train", "validation", "test")] == [[0], [2], [1]]
 
 
+def _returning(num_returning: int) -> Dataset:
+    """Five users of three items each, so many of whom had met the validation target, the middle one; all had met the test target."""
+    middle = ["first" if user < num_returning else "new" for user in range(5)]
+    items = [(f"u{user}", item) for user in range(5) for item in ("first", middle[user], "first")]
+    events = [(user, item, "c", f"2026-03-04T12:{minute}:00") for minute, (user, item) in enumerate(items, start=10)]
+    return dataset_of(app_log([]), item_log(events), users=[f"u{user}" for user in range(5)])
+
+
+def test_seen_items_are_left_out_unless_more_than_a_fifth_of_the_validation_targets_return() -> None:
+    assert (_returning(1).returning_share, _returning(1).masks_seen("auto")) == (0.2, True)
+    assert (_returning(2).returning_share, _returning(2).masks_seen("auto")) == (0.4, False)
+
+
+def test_seen_items_are_left_out_or_not_as_asked_whatever_returns() -> None:
+    assert (_returning(5).masks_seen("on"), _returning(0).masks_seen("off")) == (True, False)
+
+
+def test_where_nothing_is_held_out_nothing_returns(dataset: Dataset) -> None:
+    nobody = replace(dataset, held_out_B=np.zeros(3, np.int8))
+    assert (nobody.returning_share, nobody.masks_seen("auto")) == (0, True)
+
+
 def test_a_missing_shard_is_named(dataset: Dataset, tmp_path: Path) -> None:
     folder = store_dataset(dataset, tmp_path / "d")
     shard_path(folder, 0).unlink()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mfn_core.data import histories
+from mfn_core.schema import UNKNOWN
 from tests.batches import histories_of
 
 HISTORIES = histories_of([2, 3, 4, 5], [], [6], [], [7, 8, 9], [])
@@ -58,6 +59,15 @@ def test_of_histories_too_long_to_be_padded_each_id_comes_once(monkeypatch):
     monkeypatch.setattr(histories, "_MOST_PADDED", 14)  # three users of up to five events have 15 places
     assert MET.padded_ids(USERS, dropped=0).tolist() == [[2, 6, 0], [3, 4, 5], [7, 0, 0]]
     assert MET.padded_ids(USERS, dropped=1).tolist() == [[2, 6, 0, 0], [5, 3, 5, 5], [0, 0, 0, 0]]  # 12 places
+
+
+def test_an_item_returns_where_it_was_met_before_the_last_events():
+    assert MET.is_returning(np.array([2, 0]), dropped=1).tolist() == [True, False]
+    assert MET.is_returning(np.array([2, 0]), dropped=2).tolist() == [False, True]
+
+
+def test_of_an_unknown_item_nobody_can_tell_whether_it_returns():
+    assert histories_of([UNKNOWN, UNKNOWN]).is_returning(np.array([0]), dropped=1).tolist() == [False]
 
 
 def test_nobody_has_met_anything():

@@ -85,7 +85,7 @@ def test_the_second_last_item_of_every_user_is_ranked():
     assert figures == {"hr@10": 1.0, "ndcg@10": 1.0}
 
 
-@pytest.mark.parametrize(("mask_seen", "rank"), [(True, 0.5), (False, 2.0)])
+@pytest.mark.parametrize(("mask_seen", "rank"), [("on", 0.5), ("off", 2.0)])
 def test_seen_items_are_left_out_of_the_ranking_as_set(mask_seen, rank):
     # x is asked for; target z ties with w, and with y unless y is masked as seen along with x
     data = dataset()

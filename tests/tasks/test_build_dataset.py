@@ -111,7 +111,7 @@ def dataset(built: dict) -> Dataset:
 
 def _build(settings: Settings, **changes) -> tuple[dict, Dataset]:
     config = DatasetConfig(**({"min_users": 10, "num_shards": 2} | changes))
-    built = build_dataset(settings, config, planned(settings, FINGERPRINT), mask_seen=True)
+    built = build_dataset(settings, config, planned(settings, FINGERPRINT), mask_seen="on")
     return built, Dataset.open(Path(built["uri"]))
 
 
@@ -293,11 +293,11 @@ def test_targets_that_return_are_warned_of_where_seen_items_are_masked(
         module, "summarize", lambda shards, window: replace(summarize(shards, window), held_out_events=10, returning_targets=2)
     )
     (warning,) = _build(store)[0]["facts"]["verdict"]["warnings"]
-    assert re.match(r"returning_share = 0\.4 .*, expected at most 0\.2 \(people return to items here: switch mask_seen off", warning)
+    assert re.match(r"returning_share = 0\.4 .*, expected at most 0\.2 \(people return to items here: set mask_seen to auto", warning)
     assert warning in caplog.text
 
     config = DatasetConfig(min_users=10, num_shards=2)
-    assert build_dataset(store, config, planned(store, "f" * 64), mask_seen=False)["facts"]["verdict"]["warnings"] == []
+    assert build_dataset(store, config, planned(store, "f" * 64), mask_seen="auto")["facts"]["verdict"]["warnings"] == []
 
 
 def test_users_of_few_items_leave_recommendation_out(settings: Settings) -> None:
@@ -310,7 +310,7 @@ def test_users_of_few_items_leave_recommendation_out(settings: Settings) -> None
 
 def test_only_the_days_asked_for_are_read(store: Settings) -> None:
     built = build_dataset(
-        store, DatasetConfig(min_users=10), planned(store, FINGERPRINT, date(2026, 3, 2), date(2026, 3, 9)), mask_seen=True
+        store, DatasetConfig(min_users=10), planned(store, FINGERPRINT, date(2026, 3, 2), date(2026, 3, 9)), mask_seen="on"
     )
     dataset = Dataset.open(Path(built["uri"]))
     assert _history(dataset, "ann")[0] == ["mail", "bank"]
@@ -401,7 +401,7 @@ def test_what_has_changed_since_it_was_planned_is_not_built_under_the_old_finger
         case "other users":
             manifest.write(users.model_copy(update={"digest": "corrected"}))
     with pytest.raises(ArtifactError) as caught:
-        build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen=True)
+        build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen="on")
     found = planned(store, FINGERPRINT)["inputs"]
     assert f"have changed since they were planned (digest {found[:16]}, planned {plan['inputs'][:16]})" in str(caught.value)
     if change == "another digest":
@@ -423,9 +423,9 @@ def test_two_builds_of_one_plan_take_turns_and_the_second_finds_the_dataset_of_t
 
     monkeypatch.setattr(module, "prove_no_leak", prove_when_told)
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(build_dataset, store, DatasetConfig(min_users=10), plan, mask_seen=True)
+        first = pool.submit(build_dataset, store, DatasetConfig(min_users=10), plan, mask_seen="on")
         assert is_building.wait(60)
-        second = pool.submit(build_dataset, store, DatasetConfig(min_users=10), plan, mask_seen=True)
+        second = pool.submit(build_dataset, store, DatasetConfig(min_users=10), plan, mask_seen="on")
         assert wait([second], timeout=1).not_done
         may_go_on.set()
         assert second.result() == first.result()
@@ -434,9 +434,9 @@ def test_two_builds_of_one_plan_take_turns_and_the_second_finds_the_dataset_of_t
 
 def test_a_finished_dataset_is_found_though_a_day_has_changed_since(store: Settings) -> None:
     plan = planned(store, FINGERPRINT)
-    built = build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen=True)
+    built = build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen="on")
     storage.remove(curated.partition_uri(store, APP_LOGS, date(2026, 3, 22)))
-    assert build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen=True) == built
+    assert build_dataset(store, DatasetConfig(min_users=10), plan, mask_seen="on") == built
 
 
 def test_a_failed_build_leaves_no_dataset(store: Settings) -> None:

@@ -433,8 +433,8 @@ def test_the_ranks_of_recbole_are_measured_as_anybodys(shared_registry, inputs, 
 
 
 def test_ranks_of_recbole_under_other_rules_are_refused(shared_registry, inputs, recbole):
-    config = SMALL.model_copy(update={"recbole_scores": str(recbole), "mask_seen": False})
-    with pytest.raises(ArtifactError, match="was ranked with mask_seen=True, not False"):
+    config = SMALL.model_copy(update={"recbole_scores": str(recbole), "mask_seen": "off"})
+    with pytest.raises(ArtifactError, match="was ranked with seen items left out, and mask_seen=off means the opposite"):
         compare.measure(shared_registry, config, inputs, item("sasrec"))
 
 

@@ -51,7 +51,7 @@ def walk(registry: Settings) -> tuple[Settings, dict[str, Any]]:
     ingest_users(registry)
     validate_range(registry, days_to_validate(registry, ValidateConfig()), ValidateConfig())
     planned = plan_training(registry, CONFIG)
-    dataset = build_dataset(registry, CONFIG, planned, mask_seen=True)
+    dataset = build_dataset(registry, CONFIG, planned, mask_seen="on")
     training = train(registry, CONFIG, dataset, planned["fingerprint"], AIRFLOW)
     evaluations = [evaluate(registry, CONFIG, dataset, training, task) for task in ("activity", "attribute", "recommendation")]
     register(registry, CONFIG, dataset, training, evaluations, gate(registry, CONFIG, dataset, training, evaluations))
