@@ -78,6 +78,19 @@ def test_another_world_replaces_a_simulated_one(settings: Settings, tmp_path: Pa
     assert contents(raw(settings)) == contents(raw(other))
 
 
+@pytest.mark.parametrize("file", sorted(path.name for path in Path(simulation.__file__).parent.glob("*.py")))
+def test_a_change_of_any_file_of_the_simulation_is_another_world(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+):
+    known = simulate(settings, CONFIG)["digest"]
+    code = shutil.copytree(Path(simulation.__file__).parent, tmp_path / "simulation")
+    monkeypatch.setattr(simulation, "__file__", str(code / "__init__.py"))
+    assert simulate(settings, CONFIG)["digest"] == known
+    with (code / file).open("a") as source:
+        source.write("# another draw\n")
+    assert simulate(settings, CONFIG)["digest"] != known
+
+
 def test_a_run_that_broke_off_is_done_again(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = Settings(var=tmp_path / "other")
     with monkeypatch.context() as patch:
