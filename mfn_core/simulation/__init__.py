@@ -11,7 +11,8 @@ gender add a macro and a micro code, and of age a macro code tells the older hal
   category's apps names the item's category. The app's own category is an ordinary one of the user.
 * ``mixed``, the default: half of the users agree, which decides activity, with a micro code; gender is a product plus a macro code, the
   group of age a product; 35 % of item events are foretold. ``one_view``: the same, a third of the users having one view only.
-* ``additive``: activity comes from a micro code alone. Fusion brings nothing anywhere.
+* ``additive``: activity comes from a micro code alone, so that the macro view adds nothing to it; to gender and age each view adds its
+  part. Products of the views bring nothing anywhere.
 * ``correspondence``: 60 % of a micro preference is the macro preference pushed through a dense random matrix, the rest is the user's
   own. Rank correlation of ``World.correspondence`` with the covariances of category shares .86 to .92.
 
