@@ -13,10 +13,10 @@ Shape legend, used as a suffix of every tensor and array name:
     U  users of a dataset        C  categories of one view, or classes of a label
     L  events of one history     G  macro (app) categories
     D  width of the network      K  micro (item) categories; sources of gains; items of an answer
-    N  items in the vocabulary   F  filters of the alignment convolution; width of a reading
+    N  items in the vocabulary   F  filters of the alignment convolution; width of a member
     P  positions, flat           M  distinct ids of a user's view; items that gain; successors of an item
     H  attention heads           W  width of a head; latest items that speak
-    R  readings of a reader      Q, S, E, V, X, Y  told where they occur
+    R  members of a reader       Q, S, E, V, X, Y  told where they occur
 
 In the losses over a catalogue C is the positions of a chunk, and K the width with the columns that ride along.
 

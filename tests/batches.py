@@ -9,7 +9,7 @@ from mfn_core.data.batch import Batch
 from mfn_core.data.histories import ViewHistories
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
-from mfn_core.model.reader import Fusion, GatedExperts, IdScores, Reader
+from mfn_core.model.reader import GatedExperts, IdScores, Reader, ReaderParts
 from mfn_core.schema import PAD, View
 
 Event = tuple[int, int, int]  # internal id, internal category, seconds
@@ -57,7 +57,7 @@ NOBODY = User(asof=(-1,), targets=(PAD,))
 EVERYBODY = (ANNA, BORIS, WITHOUT_MACRO, WITHOUT_MICRO, NOBODY)
 
 DIARY = [5, 6, 7, 2, 3, 4]  # what follows what in the tables of the tiny network
-FUSION = Fusion(product=True, alignment=True, gate=True, num_filters=3)
+READER_PARTS = ReaderParts(product=True, alignment=True, gate=True, num_filters=3)
 
 
 def batch_of(*users: User, extra_padding: int = 0) -> Batch:
@@ -86,12 +86,16 @@ def histories_of(*ids: list[int]) -> ViewHistories:
 
 
 def tiny_network(
-    seed: int = 0, dropout: float = 0.0, views: tuple[View, ...] = ("macro", "micro"), fusion: Fusion = FUSION, **sizes: int
+    seed: int = 0,
+    dropout: float = 0.0,
+    views: tuple[View, ...] = ("macro", "micro"),
+    reader_parts: ReaderParts = READER_PARTS,
+    **sizes: int,
 ) -> MacroMicroFusionNetwork:
     """The default network of width 8 for ids 2 to 9 and categories 2 to 4 of both views, in evaluation mode."""
     torch.manual_seed(seed)
     network = MacroMicroFusionNetwork(
-        **{**_SIZES, **sizes}, **_SHAPE, dropout=dropout, num_successors=4, transition_window=2, views=views, fusion=fusion
+        **{**_SIZES, **sizes}, **_SHAPE, dropout=dropout, num_successors=4, transition_window=2, views=views, reader_parts=reader_parts
     )
     # What starts at zero would hide whether it is used.
     torch.nn.init.constant_(network.next_item.macro_gate, 0.5)

@@ -8,7 +8,7 @@ from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.errors import ConfigError
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
-from mfn_core.model.reader import Fusion
+from mfn_core.model.reader import ReaderParts
 from mfn_core.schema import UNKNOWN
 
 _DEFAULT_ONLY = {"views": ("macro", "micro"), "product": True, "alignment": True, "gate": True}
@@ -52,13 +52,13 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
     }
     if config.preset == "paper":
         return PaperNetwork(**shared, num_alignment_filters=config.num_alignment_filters)
-    fusion = Fusion(config.product, config.alignment, config.gate, config.num_alignment_filters)
+    reader_parts = ReaderParts(config.product, config.alignment, config.gate, config.num_alignment_filters)
     return MacroMicroFusionNetwork(
         **shared,
         num_successors=config.num_successors,
         transition_window=config.transition_window,
         views=config.views,
-        fusion=fusion,
+        reader_parts=reader_parts,
     )
 
 

@@ -1,7 +1,7 @@
-"""Four ways to look at both views at once; each gives R readings of width F.
+"""Four ways to look at both views at once; each gives what R members say, of width F.
 
-A reading is one of R independent copies of the same small network, R being a leading axis of every weight: their mean is steadier
-than one.
+A member, as an ensemble has them, is one of R independent copies of the same small network, R being a leading axis of every weight:
+their mean is steadier than one.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderInput:
     """Evidence of B users with the category counts that this pass may see, and what aligns their categories."""
 
     evidence: Evidence
@@ -66,28 +66,28 @@ def thinned(counts_BC: Tensor) -> Tensor:
 class Copies(nn.Module):
     """R linear layers side by side."""
 
-    def __init__(self, num_readings: int, in_dim: int, out_dim: int) -> None:
+    def __init__(self, num_members: int, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_readings, in_dim, out_dim).uniform_(-1, 1) / in_dim**0.5)
-        self.bias = nn.Parameter(torch.zeros(num_readings, 1, out_dim))
+        self.weight = nn.Parameter(torch.empty(num_members, in_dim, out_dim).uniform_(-1, 1) / in_dim**0.5)
+        self.bias = nn.Parameter(torch.zeros(num_members, 1, out_dim))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[R, B, out]; from [B, in], the same for every reading, or [R, B, in]."""
+        """[R, B, out]; from [B, in], the same for every member, or [R, B, in]."""
         return inputs @ self.weight + self.bias
 
 
 class ConcatenationExpert(nn.Module):
     """MLP[u_g; u_l]: what the views tell side by side."""
 
-    def __init__(self, sizes: Sizes, *, num_readings: int, width: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, *, num_members: int, width: int, dropout: float) -> None:
         super().__init__()
         self.dropout = ByteDropout(dropout)
-        self.first = Copies(num_readings, 2 * sizes.state_dim, 2 * width)
-        self.second = Copies(num_readings, 2 * width, width)
+        self.first = Copies(num_members, 2 * sizes.state_dim, 2 * width)
+        self.second = Copies(num_members, 2 * width, width)
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, inputs: ReaderInput) -> Tensor:
         """[R, B, F]."""
-        states = torch.cat([reading.evidence.macro.state_BS, reading.evidence.micro.state_BS], 1)
+        states = torch.cat([inputs.evidence.macro.state_BS, inputs.evidence.micro.state_BS], 1)
         hidden = functional.gelu(self.first(_dropped(states, self.dropout, len(self.first.weight))))
         return self.second(self.dropout(hidden))
 
@@ -95,19 +95,19 @@ class ConcatenationExpert(nn.Module):
 class ProductExpert(nn.Module):
     """W LN(W_g [u_g; shares] * W_l [u_l; shares]): what holds where both views say something."""
 
-    def __init__(self, sizes: Sizes, *, num_readings: int, width: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, *, num_members: int, width: int, dropout: float) -> None:
         super().__init__()
         self.dropout = ByteDropout(dropout / 2)
-        self.macro = Copies(num_readings, sizes.state_dim + sizes.num_macro_categories, 2 * width)
-        self.micro = Copies(num_readings, sizes.state_dim + sizes.num_micro_categories, 2 * width)
-        self.output = Copies(num_readings, 2 * width, width)
+        self.macro = Copies(num_members, sizes.state_dim + sizes.num_macro_categories, 2 * width)
+        self.micro = Copies(num_members, sizes.state_dim + sizes.num_micro_categories, 2 * width)
+        self.output = Copies(num_members, 2 * width, width)
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, inputs: ReaderInput) -> Tensor:
         """[R, B, F]."""
-        num_readings = len(self.output.weight)
-        macro = torch.cat([reading.evidence.macro.state_BS, 3 * reading.macro_share_BG], 1)
-        micro = torch.cat([reading.evidence.micro.state_BS, 3 * reading.micro_share_BK], 1)
-        macro, micro = (_dropped(states, self.dropout, num_readings) for states in (macro, micro))
+        num_members = len(self.output.weight)
+        macro = torch.cat([inputs.evidence.macro.state_BS, 3 * inputs.macro_share_BG], 1)
+        micro = torch.cat([inputs.evidence.micro.state_BS, 3 * inputs.micro_share_BK], 1)
+        macro, micro = (_dropped(states, self.dropout, num_members) for states in (macro, micro))
         return self.output(normalized(self.macro(macro) * self.micro(micro)))
 
 
@@ -118,17 +118,17 @@ class AlignmentExpert(nn.Module):
     wide as the matrix, because the order of categories is arbitrary (see ``alignment.AlignmentConvolution``).
     """
 
-    def __init__(self, sizes: Sizes, *, num_readings: int, width: int, num_filters: int, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, *, num_members: int, width: int, num_filters: int, dropout: float) -> None:
         super().__init__()
         self.dropout = ByteDropout(dropout)
         num_macro, num_micro = sizes.num_macro_categories, sizes.num_micro_categories
-        self.rows = nn.Parameter(torch.randn(num_readings, 2, num_micro, num_filters))
-        self.columns = nn.Parameter(torch.randn(num_readings, 2, num_macro, num_filters))
-        self.output = Copies(num_readings, (num_macro + num_micro) * num_filters, width)
+        self.rows = nn.Parameter(torch.randn(num_members, 2, num_micro, num_filters))
+        self.columns = nn.Parameter(torch.randn(num_members, 2, num_macro, num_filters))
+        self.output = Copies(num_members, (num_macro + num_micro) * num_filters, width)
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, inputs: ReaderInput) -> Tensor:
         """[R, B, F]."""
-        macro_BG, micro_BK, affinity_BGK = reading.macro_share_BG, reading.micro_share_BK, reading.affinity_BGK
+        macro_BG, micro_BK, affinity_BGK = inputs.macro_share_BG, inputs.micro_share_BK, inputs.affinity_BGK
         # O has rank one: a filter of it is one number a user, and a category's own share stands before all that its filters give.
         rows = torch.einsum("bgk,rkf->rbgf", affinity_BGK * micro_BK[:, None], self.rows[:, 0]) + (micro_BK @ self.rows[:, 1])[:, :, None]
         columns = torch.einsum("bgk,rgf->rbkf", affinity_BGK * macro_BG[:, :, None], self.columns[:, 0])
@@ -181,30 +181,30 @@ class CountExpert(nn.Module):
     Only the volumes are binned: their number does not grow with the categories.
     """
 
-    def __init__(self, sizes: Sizes, *, num_readings: int, width: int) -> None:
+    def __init__(self, sizes: Sizes, *, num_members: int, width: int) -> None:
         super().__init__()
         num_volumes, num_categories = 2 * NUM_VOLUMES, sizes.num_macro_categories + sizes.num_micro_categories
         self.encoding = NumberEncoding(num_volumes + 2 * num_categories, num_volumes)
         self.input_dropout, self.dropout = ByteDropout(_COUNT_DROPOUT / 2), ByteDropout(_COUNT_DROPOUT)
-        self.first = Copies(num_readings, self.encoding.out_dim, 2 * width)
-        self.second = Copies(num_readings, 2 * width, width)
+        self.first = Copies(num_members, self.encoding.out_dim, 2 * width)
+        self.second = Copies(num_members, 2 * width, width)
 
-    def fit_encoding(self, reading: Reading) -> None:
+    def fit_encoding(self, inputs: ReaderInput) -> None:
         """Scale the inputs to these users."""
-        self.encoding.fit(_numbers(reading))
+        self.encoding.fit(_numbers(inputs))
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, inputs: ReaderInput) -> Tensor:
         """[R, B, F]."""
-        encoded = self.encoding(_numbers(reading))
+        encoded = self.encoding(_numbers(inputs))
         hidden = functional.gelu(self.first(_dropped(encoded, self.input_dropout, len(self.first.weight))))
         return self.second(self.dropout(hidden))
 
 
-def _numbers(reading: Reading) -> Tensor:
+def _numbers(inputs: ReaderInput) -> Tensor:
     """[B, X], the volumes first."""
-    macro, micro = reading.evidence.macro, reading.evidence.micro
-    logs = [torch.log1p(counts) / 2 for counts in (reading.macro_counts_BG, reading.micro_counts_BK)]
-    return torch.cat([macro.volumes_BV, micro.volumes_BV, *logs, reading.macro_share_BG, reading.micro_share_BK], 1)
+    macro, micro = inputs.evidence.macro, inputs.evidence.micro
+    logs = [torch.log1p(counts) / 2 for counts in (inputs.macro_counts_BG, inputs.micro_counts_BK)]
+    return torch.cat([macro.volumes_BV, micro.volumes_BV, *logs, inputs.macro_share_BG, inputs.micro_share_BK], 1)
 
 
 def normalized(vectors: Tensor) -> Tensor:
@@ -212,6 +212,6 @@ def normalized(vectors: Tensor) -> Tensor:
     return functional.layer_norm(vectors, vectors.shape[-1:])
 
 
-def _dropped(inputs_BX: Tensor, dropout: ByteDropout, num_readings: int) -> Tensor:
-    """[R, B, X]: every reading drops out others; [B, X] where nothing is dropped."""
-    return dropout(inputs_BX.expand(num_readings, -1, -1)) if dropout.training else inputs_BX
+def _dropped(inputs_BX: Tensor, dropout: ByteDropout, num_members: int) -> Tensor:
+    """[R, B, X]: every member drops out others; [B, X] where nothing is dropped."""
+    return dropout(inputs_BX.expand(num_members, -1, -1)) if dropout.training else inputs_BX

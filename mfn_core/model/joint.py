@@ -1,6 +1,6 @@
 """The readers of all labels as one, for answers: the same arithmetic in fewer and larger calls, which is what one user's answer costs.
 
-A reading is one of R copies of a network (``experts.py``), so the readings of several readers of one form are the readings of one
+A member is one of R copies of a network (``experts.py``), so the members of several readers of one form are the members of one
 larger reader. Axes beside those of ``experts.py``: Q labels; the three kinds of reader that have experts: counts, experts, both.
 """
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mfn_core.model.experts import CountExpert, NumberEncoding, Reading
-from mfn_core.model.reader import NUM_READINGS, GatedExperts, LabelReader, Reader, log_blend
+from mfn_core.model.experts import CountExpert, NumberEncoding, ReaderInput
+from mfn_core.model.reader import NUM_MEMBERS, GatedExperts, LabelReader, Reader, log_blend
 
 _NUM_SPEAKING = 3
 _EXPERTS, _BOTH = 1, 2  # their places among the three
@@ -32,14 +32,14 @@ class JointReaders:
         self._hidden = _joint([reader.head[0] for reader in (*counts, *experts, *both)])
         self._ends = [_LabelEnd(label) for label in labels]
 
-    def __call__(self, reading: Reading) -> list[tuple[Tensor, Tensor]]:
+    def __call__(self, inputs: ReaderInput) -> list[tuple[Tensor, Tensor]]:
         """What ``LabelReader.forward`` says, label by label."""
         num_labels = len(self._ends)
-        fused_XBF = torch.cat([self._counts(reading), self._experts(reading)])
+        fused_XBF = torch.cat([self._counts(inputs), self._experts(inputs)])
         hidden_XBF = functional.gelu(self._hidden(fused_XBF))
-        fused_3QRBF, hidden_3QRBF = (each.unflatten(0, (_NUM_SPEAKING, num_labels, NUM_READINGS)) for each in (fused_XBF, hidden_XBF))
+        fused_3QRBF, hidden_3QRBF = (each.unflatten(0, (_NUM_SPEAKING, num_labels, NUM_MEMBERS)) for each in (fused_XBF, hidden_XBF))
         return [
-            (end(hidden_3QRBF[:, label], reading), fused_3QRBF[_EXPERTS, label].transpose(0, 1).flatten(1))
+            (end(hidden_3QRBF[:, label], inputs), fused_3QRBF[_EXPERTS, label].transpose(0, 1).flatten(1))
             for label, end in enumerate(self._ends)
         ]
 
@@ -55,17 +55,17 @@ class _LabelEnd:
         self._ids_bias_C = ids.bias.clone()
         self._blend_4 = label.blend_4.clone()
 
-    def __call__(self, hidden_3RBF: Tensor, reading: Reading) -> Tensor:
+    def __call__(self, hidden_3RBF: Tensor, inputs: ReaderInput) -> Tensor:
         """Log-probabilities [B, classes]."""
-        logits_3RBC = self._logits(hidden_3RBF.flatten(0, 1)).unflatten(0, (_NUM_SPEAKING, NUM_READINGS)) + self._bias_311C
-        alone_BC, beside_BC = self._ids(reading.evidence).chunk(2, 1)
+        logits_3RBC = self._logits(hidden_3RBF.flatten(0, 1)).unflatten(0, (_NUM_SPEAKING, NUM_MEMBERS)) + self._bias_311C
+        alone_BC, beside_BC = self._ids(inputs.evidence).chunk(2, 1)
         logits_3RBC[_BOTH] += beside_BC
         counts, experts, both = logits_3RBC.softmax(3).mean(1)
         return log_blend(self._blend_4, [counts, (alone_BC + self._ids_bias_C).softmax(1), experts, both])
 
 
 class _JointEncoding(nn.Module):
-    """Encodings of the same numbers on the scales of several readers, once for each of their readings."""
+    """Encodings of the same numbers on the scales of several readers, once for each of their members."""
 
     def __init__(self, encodings: Sequence[NumberEncoding]) -> None:
         super().__init__()
@@ -76,11 +76,11 @@ class _JointEncoding(nn.Module):
 
     def forward(self, numbers_BX: Tensor) -> Tensor:
         """[R, B, X + V bins]."""
-        return self.encoding(numbers_BX).repeat_interleave(NUM_READINGS, 0)
+        return self.encoding(numbers_BX).repeat_interleave(NUM_MEMBERS, 0)
 
 
 def _joint_experts(readers: Sequence[Reader]) -> GatedExperts:
-    """Gated experts with the readings of all the readers, in their order."""
+    """Gated experts with the members of all the readers, in their order."""
     several = [reader.experts for reader in readers if reader.experts is not None]
     joint = _joint(several)
     joint.weights = nn.Parameter(torch.cat([each.weights for each in several], 1))

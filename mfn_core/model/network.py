@@ -25,7 +25,7 @@ from mfn_core.model.experts import Sizes
 from mfn_core.model.heads import CatalogueBias, NextItemQuery
 from mfn_core.model.joint import JointReaders
 from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
-from mfn_core.model.reader import NUM_READINGS, READING_WIDTH, Fusion, LabelReader, read, readers_of
+from mfn_core.model.reader import MEMBER_WIDTH, NUM_MEMBERS, LabelReader, ReaderParts, reader_input, readers_of
 from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains, Transitions, item_shares
 from mfn_core.schema import PAD, View
@@ -65,7 +65,7 @@ class MacroMicroFusionNetwork(nn.Module):
         num_successors: int,
         transition_window: int,
         views: tuple[View, ...],
-        fusion: Fusion,
+        reader_parts: ReaderParts,
     ) -> None:
         super().__init__()
         self._views = views
@@ -102,12 +102,12 @@ class MacroMicroFusionNetwork(nn.Module):
         self.readers = readers_of(
             [2, *attribute_sizes],
             Sizes(2 * width, num_macro_rows, num_micro_rows),
-            fusion,
+            reader_parts,
             num_macro_ids=num_macro_ids,
             num_micro_ids=num_micro_ids,
         )
         # u: both views' representations, and what each label's reader made of them.
-        self.user_width = 2 * width + len(self.readers) * NUM_READINGS * READING_WIDTH
+        self.user_width = 2 * width + len(self.readers) * NUM_MEMBERS * MEMBER_WIDTH
 
     def forward(self, batch: Batch, readers: JointReaders | None = None) -> Outputs:
         """Represents B users; see ``next_item_scores`` for the recommendation task.
@@ -117,11 +117,11 @@ class MacroMicroFusionNetwork(nn.Module):
             readers: what speaks for this network's readers, where their weights stay as they are; see ``settled``.
         """
         encoded = self.encode(batch)
-        reading = read(self.evidence(encoded, batch), self.affinity)
-        activity, *attributes = [reader(reading) for reader in self.readers] if readers is None else readers(reading)
+        inputs = reader_input(self.evidence(encoded, batch), self.affinity)
+        activity, *attributes = [reader(inputs) for reader in self.readers] if readers is None else readers(inputs)
         return Outputs(
             encoded=encoded,
-            alignment_BGK=reading.affinity_BGK * reading.macro_share_BG[:, :, None] * reading.micro_share_BK[:, None, :],
+            alignment_BGK=inputs.affinity_BGK * inputs.macro_share_BG[:, :, None] * inputs.micro_share_BK[:, None, :],
             user_BD=torch.cat(
                 [encoded.user_macro_BD.float(), encoded.user_micro_BD.float(), activity[1], *(each[1] for each in attributes)], 1
             ),

@@ -21,21 +21,21 @@ from mfn_core.model.experts import (
     Copies,
     CountExpert,
     ProductExpert,
-    Reading,
+    ReaderInput,
     Sizes,
     normalized,
     thinned,
 )
 from mfn_core.schema import PAD
 
-NUM_READINGS = 4
-READING_WIDTH = 32
+NUM_MEMBERS = 4
+MEMBER_WIDTH = 32
 _DROPOUT = 0.3
 _FIRST_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
-class Fusion:
+class ReaderParts:
     """What the readers may use."""
 
     product: bool
@@ -47,27 +47,27 @@ class Fusion:
 class GatedExperts(nn.Module):
     """u = sum over experts e of lambda_e 2 sigmoid(G_e [LN(experts)]) * LN(e); the gates start open and equal."""
 
-    def __init__(self, sizes: Sizes, fusion: Fusion, *, only_counts: bool) -> None:
+    def __init__(self, sizes: Sizes, parts: ReaderParts, *, only_counts: bool) -> None:
         super().__init__()
-        size = {"num_readings": NUM_READINGS, "width": READING_WIDTH}
+        size = {"num_members": NUM_MEMBERS, "width": MEMBER_WIDTH}
         experts: list[nn.Module] = [CountExpert(sizes, **size)]
         if not only_counts:
             experts.append(ConcatenationExpert(sizes, **size, dropout=_DROPOUT))
-            if fusion.product:
+            if parts.product:
                 experts.append(ProductExpert(sizes, **size, dropout=_DROPOUT))
-            if fusion.alignment:
-                experts.append(AlignmentExpert(sizes, **size, num_filters=fusion.num_filters, dropout=_DROPOUT))
+            if parts.alignment:
+                experts.append(AlignmentExpert(sizes, **size, num_filters=parts.num_filters, dropout=_DROPOUT))
         self.experts = nn.ModuleList(experts)
-        num_gates = len(experts) if fusion.gate else 0
-        self.gates = nn.ModuleList(Copies(NUM_READINGS, len(experts) * READING_WIDTH, READING_WIDTH) for _ in range(num_gates))
+        num_gates = len(experts) if parts.gate else 0
+        self.gates = nn.ModuleList(Copies(NUM_MEMBERS, len(experts) * MEMBER_WIDTH, MEMBER_WIDTH) for _ in range(num_gates))
         for gate in self.gates:
             assert isinstance(gate, Copies)
             nn.init.zeros_(gate.weight)
-        self.weights = nn.Parameter(torch.full((len(experts), NUM_READINGS, 1, 1), _FIRST_WEIGHT))
+        self.weights = nn.Parameter(torch.full((len(experts), NUM_MEMBERS, 1, 1), _FIRST_WEIGHT))
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, inputs: ReaderInput) -> Tensor:
         """[R, B, F]."""
-        voices = [normalized(expert(reading)) for expert in self.experts]
+        voices = [normalized(expert(inputs)) for expert in self.experts]
         everything = torch.cat(voices, 2)
         opened = (
             [2 * torch.sigmoid(gate(everything)) * voice for gate, voice in zip(self.gates, voices, strict=True)] if self.gates else voices
@@ -107,18 +107,18 @@ class Reader(nn.Module):
         self.experts, self.ids = experts, ids
         self.bias = nn.Parameter(torch.zeros(num_logits))
         self.dropout = ByteDropout(_DROPOUT)
-        self.head = nn.ModuleList([Copies(NUM_READINGS, READING_WIDTH, READING_WIDTH), Copies(NUM_READINGS, READING_WIDTH, num_logits)])
+        self.head = nn.ModuleList([Copies(NUM_MEMBERS, MEMBER_WIDTH, MEMBER_WIDTH), Copies(NUM_MEMBERS, MEMBER_WIDTH, num_logits)])
         nn.init.zeros_(self.head[1].get_parameter("weight"))
 
-    def forward(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
-        """Logits [R, B, classes] of every reading, and the fused representations [R, B, F] they were read from."""
+    def forward(self, inputs: ReaderInput) -> tuple[Tensor, Tensor | None]:
+        """Logits [R, B, classes] of every member, and the fused representations [R, B, F] they were read from."""
         logits, fused = self.bias, None
         if self.experts is not None:
-            fused = self.experts(reading)
+            fused = self.experts(inputs)
             hidden = functional.gelu(self.head[0](fused))
             logits = logits + self.head[1](self.dropout(hidden))
         if self.ids is not None:
-            logits = logits + self.ids(reading.evidence)
+            logits = logits + self.ids(inputs.evidence)
         return logits if logits.ndim == 3 else logits[None], fused
 
 
@@ -137,7 +137,7 @@ class LabelReader(nn.Module):
     Few users, or a label that counts tell, suit the cautious; the blend is fitted on validation users (stacking, Wolpert 1992).
     """
 
-    def __init__(self, sizes: Sizes, fusion: Fusion, *, num_macro_ids: int, num_micro_ids: int, num_logits: int) -> None:
+    def __init__(self, sizes: Sizes, parts: ReaderParts, *, num_macro_ids: int, num_micro_ids: int, num_logits: int) -> None:
         super().__init__()
 
         def ids() -> IdScores:
@@ -145,18 +145,18 @@ class LabelReader(nn.Module):
 
         self.readers = nn.ModuleList(
             [
-                Reader(GatedExperts(sizes, fusion, only_counts=True), None, num_logits=num_logits),
+                Reader(GatedExperts(sizes, parts, only_counts=True), None, num_logits=num_logits),
                 Reader(None, ids(), num_logits=num_logits),
-                Reader(GatedExperts(sizes, fusion, only_counts=False), None, num_logits=num_logits),
-                Reader(GatedExperts(sizes, fusion, only_counts=False), ids(), num_logits=num_logits),
+                Reader(GatedExperts(sizes, parts, only_counts=False), None, num_logits=num_logits),
+                Reader(GatedExperts(sizes, parts, only_counts=False), ids(), num_logits=num_logits),
             ]
         )
         self.register_buffer("blend_4", torch.full((len(self.readers),), 1 / len(self.readers)))
         self.blend_4: Tensor
 
-    def forward(self, reading: Reading) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: ReaderInput) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, classes], and the representation [B, R F] of the boldest reader without ids."""
-        counts, ids, experts, both = (reader(reading) for reader in self.readers)
+        counts, ids, experts, both = (reader(inputs) for reader in self.readers)
         probabilities = [logits.float().softmax(2).mean(0) for logits, _ in (counts, ids, experts, both)]
         _, fused = experts
         assert fused is not None
@@ -174,16 +174,16 @@ def log_blend(shares_4: Tensor, probabilities: Sequence[Tensor]) -> Tensor:
     return blended_BC.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def read(evidence: Evidence, affinity: CategoryAffinity, *, thin: bool = False) -> Reading:
+def reader_input(evidence: Evidence, affinity: CategoryAffinity, *, thin: bool = False) -> ReaderInput:
     """What the readers of all labels look at; ``thin`` leaves events out of the counts at random, as an augmentation."""
     macro_BG, micro_BK = evidence.macro.category_counts_BC, evidence.micro.category_counts_BC
     if thin:
         macro_BG, micro_BK = thinned(macro_BG), thinned(micro_BK)
-    return Reading(evidence, macro_BG, micro_BK, affinity)
+    return ReaderInput(evidence, macro_BG, micro_BK, affinity)
 
 
-def readers_of(labels: Sequence[int], sizes: Sizes, fusion: Fusion, *, num_macro_ids: int, num_micro_ids: int) -> nn.ModuleList:
+def readers_of(labels: Sequence[int], sizes: Sizes, parts: ReaderParts, *, num_macro_ids: int, num_micro_ids: int) -> nn.ModuleList:
     """One reader per label, of so many classes."""
     return nn.ModuleList(
-        LabelReader(sizes, fusion, num_macro_ids=num_macro_ids, num_micro_ids=num_micro_ids, num_logits=classes) for classes in labels
+        LabelReader(sizes, parts, num_macro_ids=num_macro_ids, num_micro_ids=num_micro_ids, num_logits=classes) for classes in labels
     )

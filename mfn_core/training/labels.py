@@ -23,7 +23,7 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.model.evidence import Evidence, evidence_bytes
 from mfn_core.model.experts import CountExpert
 from mfn_core.model.network import MacroMicroFusionNetwork
-from mfn_core.model.reader import LabelReader, Reader, read
+from mfn_core.model.reader import LabelReader, Reader, reader_input
 from mfn_core.schema import SPLITS
 from mfn_core.training.determinism import seed_generators
 from mfn_core.training.feed import feed
@@ -265,7 +265,7 @@ def _learn(
         reader.train()
         for chosen in _batches(generator.permutation(label.train), batch_size, 1):
             rows = torch.from_numpy(chosen).to(device)
-            logits, _ = reader(read(evidence.at(rows), network.affinity, thin=True))
+            logits, _ = reader(reader_input(evidence.at(rows), network.affinity, thin=True))
             loss = functional.cross_entropy(logits.flatten(0, 1), label.values[rows].repeat(len(logits)))
             if reader.ids is not None:
                 loss = loss + _RIDGE / len(label.train) * reader.ids.squared_norm()
@@ -286,17 +286,17 @@ def _learn(
 def _fit_encodings(network: MacroMicroFusionNetwork, reader: Reader, evidence: Evidence, label: _Label) -> None:
     """Scale the counts to users who teach, evenly spread over all of them."""
     some = label.train[:: -(-len(label.train) // _MOST_TO_SCALE_BY)]
-    reading = read(evidence.at(torch.from_numpy(some).to(label.values.device)), network.affinity)
+    inputs = reader_input(evidence.at(torch.from_numpy(some).to(label.values.device)), network.affinity)
     for module in reader.modules():
         if isinstance(module, CountExpert):
-            module.fit_encoding(reading)
+            module.fit_encoding(inputs)
 
 
 @torch.no_grad()
 def _probabilities(network: MacroMicroFusionNetwork, reader: Reader, evidence: Evidence, rows: NDArray[np.int64]) -> Tensor:
     reader.eval()
     chosen = (torch.from_numpy(part).to(evidence.macro.state_BS.device) for part in _batches(rows, _READ_AT_ONCE, 1))
-    return torch.cat([reader(read(evidence.at(part), network.affinity))[0].softmax(2).mean(0) for part in chosen])
+    return torch.cat([reader(reader_input(evidence.at(part), network.affinity))[0].softmax(2).mean(0) for part in chosen])
 
 
 def _blend(label_reader: LabelReader, probabilities_4BC: Tensor, values_B: Tensor) -> None:

@@ -8,7 +8,7 @@ from mfn_core.config import NetworkConfig, SimulationConfig, TrainingConfig
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.model.builder import build_network
-from mfn_core.model.reader import read
+from mfn_core.model.reader import reader_input
 from mfn_core.simulation import World, simulate
 from mfn_core.training.labels import gather, learn_labels
 from tests.factories import dataset_of
@@ -38,7 +38,7 @@ def atlas_GK(dataset: Dataset, *, is_learned: bool) -> np.ndarray:
         learn_labels(network, dataset, NETWORK, TRAINING, lambda done, total: None)
     evidence = gather(network, dataset, np.arange(len(dataset)), NETWORK, TRAINING)
     with torch.no_grad():
-        affinity_BGK = read(evidence, network.affinity).affinity_BGK
+        affinity_BGK = reader_input(evidence, network.affinity).affinity_BGK
     return (affinity_BGK.sum(0) / (affinity_BGK != 0).sum(0).clamp(min=1)).numpy()[2:, 2:]
 
 

@@ -16,26 +16,26 @@ from mfn_core.model.experts import (
     CountExpert,
     NumberEncoding,
     ProductExpert,
-    Reading,
+    ReaderInput,
     Sizes,
     normalized,
     thinned,
 )
-from mfn_core.model.reader import read
+from mfn_core.model.reader import reader_input
 from tests.batches import ANNA, BORIS, EVERYBODY, NOBODY, User, batch_of, tiny_network
 
 SIZES = Sizes(state_dim=16, num_macro_categories=5, num_micro_categories=5)
 EXPERTS = {
-    "counts": lambda: CountExpert(SIZES, num_readings=3, width=4),
-    "concatenation": lambda: ConcatenationExpert(SIZES, num_readings=3, width=4, dropout=0.3),
-    "product": lambda: ProductExpert(SIZES, num_readings=3, width=4, dropout=0.3),
-    "alignment": lambda: AlignmentExpert(SIZES, num_readings=3, width=4, num_filters=2, dropout=0.3),
+    "counts": lambda: CountExpert(SIZES, num_members=3, width=4),
+    "concatenation": lambda: ConcatenationExpert(SIZES, num_members=3, width=4, dropout=0.3),
+    "product": lambda: ProductExpert(SIZES, num_members=3, width=4, dropout=0.3),
+    "alignment": lambda: AlignmentExpert(SIZES, num_members=3, width=4, num_filters=2, dropout=0.3),
 }
 
 
-def reading_of(*users: User) -> Reading:
+def input_of(*users: User) -> ReaderInput:
     network, batch = tiny_network(), batch_of(*users)
-    return read(network.evidence(network.encode(batch), batch), CategoryAffinity(8))
+    return reader_input(network.evidence(network.encode(batch), batch), CategoryAffinity(8))
 
 
 @pytest.mark.parametrize("name", EXPERTS)
@@ -44,44 +44,44 @@ class TestEveryExpert:
         torch.manual_seed(0)
         return EXPERTS[name]().eval()
 
-    def test_permuted_users_give_permuted_readings(self, name: str) -> None:
+    def test_permuted_users_give_permuted_voices(self, name: str) -> None:
         expert, order = self.expert(name), [3, 0, 4, 2, 1]
-        straight, permuted = expert(reading_of(*EVERYBODY)), expert(reading_of(*(EVERYBODY[row] for row in order)))
+        straight, permuted = expert(input_of(*EVERYBODY)), expert(input_of(*(EVERYBODY[row] for row in order)))
         assert straight.shape == (3, 5, 4)
         torch.testing.assert_close(permuted, straight[:, order], rtol=0, atol=2e-6)
 
     def test_a_user_without_a_view_or_without_any_is_read_all_the_same(self, name: str) -> None:
         expert = self.expert(name)
-        voices = expert(reading_of(*EVERYBODY))
+        voices = expert(input_of(*EVERYBODY))
         assert torch.isfinite(voices).all()
         normalized(voices).square().sum().backward()
         assert all(torch.isfinite(parameter.grad).all() for parameter in expert.parameters())
 
     def test_users_differ(self, name: str) -> None:
-        voices = self.expert(name)(reading_of(ANNA, BORIS, NOBODY))
+        voices = self.expert(name)(input_of(ANNA, BORIS, NOBODY))
         assert not torch.allclose(voices[:, 0], voices[:, 1])
         assert not torch.allclose(voices[:, 0], voices[:, 2])
 
-    def test_readings_are_copies_with_weights_of_their_own(self, name: str) -> None:
+    def test_members_are_copies_with_weights_of_their_own(self, name: str) -> None:
         expert = self.expert(name)
-        before = expert(reading_of(ANNA))
+        before = expert(input_of(ANNA))
         with torch.no_grad():
             for parameter in expert.parameters():
                 parameter[1] += 1
-        after = expert(reading_of(ANNA))
-        assert [torch.equal(after[reading], before[reading]) for reading in range(3)] == [True, False, True]
+        after = expert(input_of(ANNA))
+        assert [torch.equal(after[member], before[member]) for member in range(3)] == [True, False, True]
         assert not torch.allclose(before[0], before[2])
 
-    def test_every_reading_has_its_own_dropout(self, name: str) -> None:
+    def test_every_member_has_its_own_dropout(self, name: str) -> None:
         expert = self.expert(name).train()
         with torch.no_grad():
             for parameter in expert.parameters():
                 parameter.copy_(parameter[:1].expand_as(parameter))
         torch.manual_seed(1)
-        voices = expert(reading_of(ANNA))
+        voices = expert(input_of(ANNA))
         assert not torch.allclose(voices[0], voices[1])
         expert.eval()
-        voices = expert(reading_of(ANNA))
+        voices = expert(input_of(ANNA))
         torch.testing.assert_close(voices[0], voices[1])
 
 
@@ -89,10 +89,10 @@ def test_copies_are_linear_layers_side_by_side() -> None:
     torch.manual_seed(0)
     copies, inputs_BX, inputs_RBX = Copies(2, 3, 4), torch.randn(5, 3), torch.randn(2, 5, 3)
     nn.init.normal_(copies.bias)
-    for reading in range(2):
-        layer = (copies.weight[reading].T, copies.bias[reading, 0])
-        torch.testing.assert_close(copies(inputs_BX)[reading], functional.linear(inputs_BX, *layer))
-        torch.testing.assert_close(copies(inputs_RBX)[reading], functional.linear(inputs_RBX[reading], *layer))
+    for member in range(2):
+        layer = (copies.weight[member].T, copies.bias[member, 0])
+        torch.testing.assert_close(copies(inputs_BX)[member], functional.linear(inputs_BX, *layer))
+        torch.testing.assert_close(copies(inputs_RBX)[member], functional.linear(inputs_RBX[member], *layer))
 
 
 def test_thinned_counts_are_whole_numbers_with_a_fifth_less() -> None:
@@ -106,49 +106,49 @@ def test_thinned_counts_are_whole_numbers_with_a_fifth_less() -> None:
 
 def test_the_alignment_expert_filters_the_alignment_of_the_source_beside_what_is_active_alone() -> None:
     torch.manual_seed(0)
-    expert = AlignmentExpert(SIZES, num_readings=1, width=20, num_filters=2, dropout=0.0).eval()
+    expert = AlignmentExpert(SIZES, num_members=1, width=20, num_filters=2, dropout=0.0).eval()
     convolution = AlignmentConvolution(num_macro_categories=5, num_micro_categories=5, num_filters=2)
-    reading = reading_of(ANNA, BORIS)
-    active_BGK = reading.macro_share_BG[:, :, None] * reading.micro_share_BK[:, None, :]
-    for channel, matrix_BGK in enumerate((reading.affinity_BGK * active_BGK, active_BGK)):
+    inputs = input_of(ANNA, BORIS)
+    active_BGK = inputs.macro_share_BG[:, :, None] * inputs.micro_share_BK[:, None, :]
+    for channel, matrix_BGK in enumerate((inputs.affinity_BGK * active_BGK, active_BGK)):
         with torch.no_grad():
             for mine, theirs in ((expert.rows, convolution.rows), (expert.columns, convolution.columns)):
                 mine.zero_()
                 mine[0, channel] = theirs.weight.T
             expert.output.weight[0] = torch.eye(20)
-        torch.testing.assert_close(expert(reading)[0], convolution(matrix_BGK))
+        torch.testing.assert_close(expert(inputs)[0], convolution(matrix_BGK))
 
 
 def test_the_alignment_expert_filters_as_if_both_channels_were_written_down() -> None:
     torch.manual_seed(0)
-    expert = AlignmentExpert(SIZES, num_readings=3, width=4, num_filters=2, dropout=0.0).double().eval()
+    expert = AlignmentExpert(SIZES, num_members=3, width=4, num_filters=2, dropout=0.0).double().eval()
     macro_BG, micro_BK, affinity_BGK = (torch.rand(*shape, dtype=torch.float64) for shape in ((2, 5), (2, 5), (2, 5, 5)))
     activity_BGK = macro_BG[:, :, None] * micro_BK[:, None, :]
     channels = torch.stack([affinity_BGK * activity_BGK, activity_BGK], 1)
     rows = torch.einsum("bcgk,rckf->rbgf", channels, expert.rows).flatten(2)
     columns = torch.einsum("bcgk,rcgf->rbkf", channels, expert.columns).flatten(2)
     expected = expert.output(functional.gelu(torch.cat([rows, columns], 2)))
-    reading = SimpleNamespace(macro_share_BG=macro_BG, micro_share_BK=micro_BK, affinity_BGK=affinity_BGK)
-    torch.testing.assert_close(expert(reading), expected)
+    inputs = SimpleNamespace(macro_share_BG=macro_BG, micro_share_BK=micro_BK, affinity_BGK=affinity_BGK)
+    torch.testing.assert_close(expert(inputs), expected)
 
 
 def test_the_product_expert_says_nothing_beside_a_view_that_says_nothing() -> None:
-    expert = ProductExpert(SIZES, num_readings=1, width=4, dropout=0.0).eval()
+    expert = ProductExpert(SIZES, num_members=1, width=4, dropout=0.0).eval()
     nn.init.normal_(expert.output.bias)
-    voices = expert(reading_of(*EVERYBODY))[0]
+    voices = expert(input_of(*EVERYBODY))[0]
     # Without biases in the factors yet, an absent view multiplies with zero.
     assert [torch.allclose(voice, expert.output.bias[0, 0]) for voice in voices] == [False, False, True, True, True]
 
 
 def test_the_count_expert_reads_how_much_and_when_and_no_state() -> None:
     torch.manual_seed(0)
-    expert, reading = CountExpert(SIZES, num_readings=1, width=4).eval(), reading_of(ANNA)
-    evidence = reading.evidence
-    before = expert(reading)
+    expert, inputs = CountExpert(SIZES, num_members=1, width=4).eval(), input_of(ANNA)
+    evidence = inputs.evidence
+    before = expert(inputs)
     evidence.macro.state_BS.add_(1)
-    assert torch.equal(expert(reading), before)
+    assert torch.equal(expert(inputs), before)
     evidence.macro.volumes_BV.add_(1)
-    assert not torch.allclose(expert(reading), before)
+    assert not torch.allclose(expert(inputs), before)
 
 
 class TestNumberEncoding:
@@ -180,8 +180,8 @@ class TestNumberEncoding:
 
 def test_the_count_expert_bins_the_volumes() -> None:
     torch.manual_seed(0)
-    expert, reading = CountExpert(SIZES, num_readings=1, width=4).eval(), reading_of(*EVERYBODY)
-    expert.fit_encoding(reading)
-    volumes = torch.cat([reading.evidence.macro.volumes_BV, reading.evidence.micro.volumes_BV], 1)
+    expert, inputs = CountExpert(SIZES, num_members=1, width=4).eval(), input_of(*EVERYBODY)
+    expert.fit_encoding(inputs)
+    volumes = torch.cat([inputs.evidence.macro.volumes_BV, inputs.evidence.micro.volumes_BV], 1)
     torch.testing.assert_close(expert.encoding.edges_VE[:, 0], volumes.amin(0))
     torch.testing.assert_close(expert.encoding.edges_VE[:, -1], volumes.amax(0))

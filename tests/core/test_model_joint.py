@@ -6,19 +6,19 @@ from torch import nn
 
 from mfn_core.model.joint import JointReaders
 from mfn_core.model.network import MacroMicroFusionNetwork
-from mfn_core.model.reader import Fusion
+from mfn_core.model.reader import ReaderParts
 from tests.batches import ANNA, BORIS, EVERYBODY, batch_of, tiny_network
 
-FUSIONS = {
-    "all": Fusion(product=True, alignment=True, gate=True, num_filters=3),
-    "no gate": Fusion(product=True, alignment=True, gate=False, num_filters=3),
-    "no product": Fusion(product=False, alignment=True, gate=True, num_filters=3),
+PARTS = {
+    "all": ReaderParts(product=True, alignment=True, gate=True, num_filters=3),
+    "no gate": ReaderParts(product=True, alignment=True, gate=False, num_filters=3),
+    "no product": ReaderParts(product=False, alignment=True, gate=True, num_filters=3),
 }
 
 
-def taught(fusion: Fusion = FUSIONS["all"]) -> MacroMicroFusionNetwork:
+def taught(parts: ReaderParts = PARTS["all"]) -> MacroMicroFusionNetwork:
     """Readers of 2, 2 and 3 classes, no two of whose numbers are alike, nor their scales and shares."""
-    network = tiny_network(fusion=fusion)
+    network = tiny_network(reader_parts=parts)
     torch.manual_seed(0)
     for tensor in network.readers.parameters():
         nn.init.normal_(tensor, std=0.2)
@@ -32,9 +32,9 @@ def taught(fusion: Fusion = FUSIONS["all"]) -> MacroMicroFusionNetwork:
     return network.eval()
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_label_is_told_what_its_own_readers_tell(fusion: str) -> None:
-    network, batch = taught(FUSIONS[fusion]), batch_of(*EVERYBODY)
+@pytest.mark.parametrize("parts", PARTS)
+def test_every_label_is_told_what_its_own_readers_tell(parts: str) -> None:
+    network, batch = taught(PARTS[parts]), batch_of(*EVERYBODY)
     with torch.no_grad():
         alone, joint = network(batch), network.settled()(batch)
     torch.testing.assert_close(joint.activity_logits_B, alone.activity_logits_B)
