@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mfn_core.model.alignment import CategorySummary
+from mfn_core.model.alignment import CategorySummary, root_share
 
 _INITIAL_SCALE = 5.0
 
@@ -25,7 +25,7 @@ class CategoryAffinity(nn.Module):
     def forward(self, macro: CategorySummary, micro: CategorySummary) -> Tensor:
         """C [B, G, K]; zero at absent categories."""
         present_BGK = macro.presence_BC[:, :, None] * micro.presence_BC[:, None, :]
-        return self._affinity(macro.states_BCD, micro.states_BCD) * present_BGK
+        return torch.tanh(macro.states_BCD @ self.weight_DD @ micro.states_BCD.mT / self.weight_DD.shape[0] ** 0.5) * present_BGK
 
     def information_loss(self, macro: CategorySummary, micro: CategorySummary, group_size: int) -> Tensor:
         """InfoNCE within groups of users, both ways: each macro view finds its micro view by the sum of M_u.
@@ -40,10 +40,8 @@ class CategoryAffinity(nn.Module):
 
         projected = grouped(macro.states_BCD) @ self.weight_DD
         products = torch.einsum("nagd,nbkd->nabgk", projected, grouped(micro.states_BCD)) / self.weight_DD.shape[0] ** 0.5
-        matched = torch.einsum("nabgk,nag,nbk->nab", torch.tanh(products), grouped(macro.activity_BC), grouped(micro.activity_BC))
+        macro_share, micro_share = grouped(root_share(macro.counts_BC)), grouped(root_share(micro.counts_BC))
+        matched = torch.einsum("nabgk,nag,nbk->nab", torch.tanh(products), macro_share, micro_share)
         own = torch.arange(group_size, device=matched.device).repeat(num_groups)
         logits = self.scale * matched
         return (functional.cross_entropy(logits.flatten(0, 1), own) + functional.cross_entropy(logits.mT.flatten(0, 1), own)) / 2
-
-    def _affinity(self, macro_BGD: Tensor, micro_BKD: Tensor) -> Tensor:
-        return torch.tanh(macro_BGD @ self.weight_DD @ micro_BKD.mT / self.weight_DD.shape[0] ** 0.5)

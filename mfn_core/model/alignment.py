@@ -23,14 +23,9 @@ class CategorySummary:
     counts_BC: Tensor  # float, events of the category
     presence_BC: Tensor  # float, 1 where the user has events of the category
 
-    @property
-    def activity_BC(self) -> Tensor:
-        """Square root of the category's share of the user's events; 0 for an empty history."""
-        return root_share(self.counts_BC)
-
 
 def root_share(counts_BC: Tensor) -> Tensor:
-    """Square root of each category's share of the events; 0 for an empty history."""
+    """Square root of each category's share of the user's events [B, C]; 0 for an empty history."""
     return (counts_BC / counts_BC.sum(1, keepdim=True).clamp(min=1)).sqrt()
 
 
@@ -89,7 +84,7 @@ class CoAttention(nn.Module):
         H_l = tanh(T_l W_l + C^T T_g W_g)      a_l = softmax over present categories (H_l w_l)
         M_u = C * sqrt(n_g / sum n_g) sqrt(n_l / sum n_l)^T
 
-    p is presence and n counts. Departs from Lu et al. in the masks and in scaling M_u by activity. W_b starts at
+    p is presence and n counts. Departs from Lu et al. in the masks and in scaling M_u by root shares. W_b starts at
     I / sqrt(D): the affinity of two categories starts as the scaled product of their states.
     """
 
@@ -108,7 +103,7 @@ class CoAttention(nn.Module):
         macro_BGD, micro_BKD = self.macro(macro.states_BCD), self.micro(micro.states_BCD)
         macro_logits_BG = self.macro_attention(torch.tanh(macro_BGD + affinity_BGK @ micro_BKD)).squeeze(2)
         micro_logits_BK = self.micro_attention(torch.tanh(micro_BKD + affinity_BGK.mT @ macro_BGD)).squeeze(2)
-        alignment_BGK = affinity_BGK * macro.activity_BC[:, :, None] * micro.activity_BC[:, None, :]
+        alignment_BGK = affinity_BGK * root_share(macro.counts_BC)[:, :, None] * root_share(micro.counts_BC)[:, None, :]
         return (
             alignment_BGK,
             masked_softmax(macro_logits_BG, macro.presence_BC),

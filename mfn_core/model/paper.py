@@ -2,7 +2,7 @@
 
 One gate fuses both views and their alignment into one representation, from which all three downstream tasks are read and through
 which all of them train the encoders. Some departures it shares with the default network: rotary positions, the gap to the event before,
-M_u scaled by activity, one row for rare categories. One is its own: it pools hidden states where the figure pools embeddings. The
+M_u scaled by root shares, one row for rare categories. One is its own: it pools hidden states where the figure pools embeddings. The
 default network, ``network.py``, differs where this one lost; docs/model.md says why and by how much.
 """
 

@@ -37,9 +37,9 @@ def draw(predictor: Predictor, data: Dataset, batch_size: int) -> Atlas | None:
     both = rows[(data.histories.macro.lengths[rows] > 0) & (data.histories.micro.lengths[rows] > 0)]
     macro_BG = _root_shares(data.histories.macro, both, alignment_GK.shape[0])
     micro_BK = _root_shares(data.histories.micro, both, alignment_GK.shape[1])
-    activity = (macro_BG.T @ micro_BK / len(both))[known, known].ravel()
+    root_shares = (macro_BG.T @ micro_BK / len(both))[known, known].ravel()
     alignment = alignment_GK[known, known].ravel()
-    affinity = [float(value / met) if met > 0 else None for value, met in zip(alignment, activity, strict=True)]
+    affinity = [float(value / met) if met > 0 else None for value, met in zip(alignment, root_shares, strict=True)]
     return {"alignment": [float(value) for value in alignment], "affinity": affinity}
 
 

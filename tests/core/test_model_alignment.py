@@ -51,12 +51,6 @@ class TestPooling:
         pooled = CategoryPooling(num_categories=2, width=2)(hidden, torch.tensor([[1], [1]]))
         torch.testing.assert_close(pooled.states_BCD[:, 1], torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), atol=1e-4, rtol=0)
 
-    def test_activity_is_the_root_of_the_share(self) -> None:
-        torch.testing.assert_close(summary([[1.0], [1.0], [1.0]], [0.0, 1.0, 3.0]).activity_BC, torch.tensor([[0.0, 0.5, math.sqrt(0.75)]]))
-
-    def test_an_empty_history_has_no_activity(self) -> None:
-        assert summary([[1.0], [1.0]], [0.0, 0.0]).activity_BC.tolist() == [[0, 0]]
-
 
 def test_the_root_share_by_hand() -> None:
     assert root_share(torch.tensor([[0.0, 1.0, 3.0, 12.0], [0.0, 0.0, 0.0, 0.0]])).tolist() == [

@@ -123,8 +123,8 @@ def test_the_alignment_expert_filters_as_if_both_channels_were_written_down() ->
     torch.manual_seed(0)
     expert = AlignmentExpert(SIZES, num_members=3, width=4, num_filters=2, dropout=0.0).double().eval()
     macro_BG, micro_BK, affinity_BGK = (torch.rand(*shape, dtype=torch.float64) for shape in ((2, 5), (2, 5), (2, 5, 5)))
-    activity_BGK = macro_BG[:, :, None] * micro_BK[:, None, :]
-    channels = torch.stack([affinity_BGK * activity_BGK, activity_BGK], 1)
+    shares_BGK = macro_BG[:, :, None] * micro_BK[:, None, :]
+    channels = torch.stack([affinity_BGK * shares_BGK, shares_BGK], 1)
     rows = torch.einsum("bcgk,rckf->rbgf", channels, expert.rows).flatten(2)
     columns = torch.einsum("bcgk,rcgf->rbkf", channels, expert.columns).flatten(2)
     expected = expert.output(functional.gelu(torch.cat([rows, columns], 2)))
