@@ -23,6 +23,7 @@ PARTITION = "dt"
 
 PAD = 0
 UNKNOWN = 1
+FIRST_KNOWN = 2  # internal id of the first token that a vocabulary knows
 PAD_TOKEN = "<pad>"
 UNKNOWN_TOKEN = "<unknown>"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mfn_core.data.batching import held_out_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
-from mfn_core.schema import PAD, UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, PAD, UNKNOWN
 
 Counts = dict[str, NDArray[np.int64]]  # by field of Vocabularies, per internal id
 
@@ -42,7 +42,7 @@ def fit_vocabularies(draft: Vocabularies, counts: Counts, min_count: int) -> Voc
     """Vocabularies of the draft's tokens by their training counts."""
     return Vocabularies(
         **{
-            field.name: Vocabulary.fit(getattr(draft, field.name).tokens, counts[field.name][UNKNOWN + 1 :], min_count)
+            field.name: Vocabulary.fit(getattr(draft, field.name).tokens, counts[field.name][FIRST_KNOWN:], min_count)
             for field in fields(draft)
         }
     )

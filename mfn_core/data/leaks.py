@@ -13,7 +13,7 @@ from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
 from mfn_core.errors import LeakError
-from mfn_core.schema import UNKNOWN, DownstreamTask
+from mfn_core.schema import FIRST_KNOWN, DownstreamTask
 
 _ADVICE = "this is a defect of the dataset builder: do not train on it, report it"
 
@@ -152,12 +152,12 @@ def _check_asof(
 def _check_vocabularies(counts: dict[str, NDArray[np.int64]], vocabularies: Vocabularies) -> None:
     for field in fields(vocabularies):
         vocabulary = getattr(vocabularies, field.name)
-        wrong = np.flatnonzero(counts[field.name][UNKNOWN + 1 :] != vocabulary.known_counts())
+        wrong = np.flatnonzero(counts[field.name][FIRST_KNOWN:] != vocabulary.known_counts())
         if len(wrong):
             token = vocabulary.tokens[int(wrong[0])].as_py()
             raise LeakError(
                 f"the {field.name} vocabulary counts {vocabulary.known_counts()[wrong[0]]} events of {token!r}, but it has "
-                f"{counts[field.name][UNKNOWN + 1 :][wrong[0]]} training events; {_ADVICE}"
+                f"{counts[field.name][FIRST_KNOWN:][wrong[0]]} training events; {_ADVICE}"
             )
 
 

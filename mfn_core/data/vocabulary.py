@@ -1,6 +1,6 @@
 """External ids to internal ids and back.
 
-PAD is 0, UNKNOWN is 1, known tokens follow from 2 in the order (most training events first, then by token). A vocabulary is
+PAD is 0, UNKNOWN is 1, known tokens follow from ``FIRST_KNOWN`` in the order (most training events first, then by token). A vocabulary is
 fitted on training events only: a held-out event or one at or after the cut leaves no trace in it.
 """
 
@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mfn_core.errors import ArtifactError
-from mfn_core.schema import PAD_TOKEN, UNKNOWN, UNKNOWN_TOKEN
+from mfn_core.schema import FIRST_KNOWN, PAD_TOKEN, UNKNOWN, UNKNOWN_TOKEN
 
-_NUM_SPECIAL = 2
 _FEW = 2048  # below this many values a dict look-up beats building Arrow's hash table over all tokens
 
 
@@ -58,7 +57,7 @@ class Vocabulary:
         if len(values) < _FEW:
             return np.fromiter((self._index.get(value, UNKNOWN) for value in values.to_pylist()), np.int32, len(values))
         found = pc.index_in(values.cast(self.tokens.type), value_set=self.tokens)
-        return pc.add(pc.fill_null(found, UNKNOWN - _NUM_SPECIAL), _NUM_SPECIAL).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+        return pc.add(pc.fill_null(found, UNKNOWN - FIRST_KNOWN), FIRST_KNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
 
     def decode(self, ids: NDArray[np.integer]) -> NDArray[np.object_]:
         """External ids of internal ids, in the same shape; PAD and UNKNOWN by their token names."""
@@ -66,7 +65,7 @@ class Vocabulary:
 
     def known_counts(self) -> NDArray[np.int64]:
         """Training counts of the tokens alone, as long as ``tokens``."""
-        return self.counts[_NUM_SPECIAL:]
+        return self.counts[FIRST_KNOWN:]
 
     def save(self, path: Path) -> None:
         """Write as Parquet: one row per token, in the order of internal ids."""
@@ -86,14 +85,14 @@ class Vocabulary:
 
     @classmethod
     def _of(cls, table: pa.Table) -> "Vocabulary":
-        counts = np.zeros(_NUM_SPECIAL + len(table), np.int64)
-        counts[_NUM_SPECIAL:] = table["count"].to_numpy()
+        counts = np.zeros(FIRST_KNOWN + len(table), np.int64)
+        counts[FIRST_KNOWN:] = table["count"].to_numpy()
         tokens = table["token"].combine_chunks()
         return cls(tokens, counts)
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {token: position for position, token in enumerate(self.tokens.to_pylist(), start=_NUM_SPECIAL)}
+        return {token: position for position, token in enumerate(self.tokens.to_pylist(), start=FIRST_KNOWN)}
 
     @cached_property
     def _names(self) -> NDArray[np.object_]:

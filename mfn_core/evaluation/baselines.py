@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfn_core.data.histories import ViewHistories
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 
 _EVENTS_AT_ONCE = 2**20  # what users have met is looked at in some 60 MB, or what one user of more events takes
 
@@ -36,7 +36,7 @@ def popularity_ranks(
         dropped: events at the end that are no input; 1 for the test target, 2 for the validation target.
         mask_seen: as in the ranking of the model.
     """
-    known_counts = np.sort(counts[UNKNOWN + 1 :])
+    known_counts = np.sort(counts[FIRST_KNOWN:])
     target_B = micro.ids[micro.offsets[rows + 1] - dropped].astype(np.int64)
     popularity_B = counts[target_B]
     above_B = len(known_counts) - np.searchsorted(known_counts, popularity_B, side="right")

@@ -30,7 +30,7 @@ from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.evaluation.evaluator import by_label, figures_of, measure
-from mfn_core.schema import UNKNOWN, USER_ID, DownstreamTask
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN, USER_ID, DownstreamTask
 
 MIN_USERS = 30  # a figure of fewer says nothing
 COLD_EVENTS = 5
@@ -133,7 +133,7 @@ def _members(task: DownstreamTask, rows_B: Ints, dataset: Dataset, split: Litera
 def _item_members(target_B: Ints, items: Vocabulary) -> dict[str, Flags]:
     """A vocabulary is ordered by training events, the most first."""
     head_size = -(-len(items.tokens) // _HEAD_DIVISOR)
-    head_B = (target_B > UNKNOWN) & (target_B <= UNKNOWN + head_size)
+    head_B = (target_B > UNKNOWN) & (target_B < FIRST_KNOWN + head_size)
     return {"head items": head_B, "tail items": ~head_B, "cold items": items.counts[target_B] < COLD_EVENTS}
 
 

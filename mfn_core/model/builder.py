@@ -9,7 +9,7 @@ from mfn_core.errors import ConfigError
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.reader import ReaderParts
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN
 
 _DEFAULT_ONLY = {"views": ("macro", "micro"), "product": True, "alignment": True, "gate": True}
 
@@ -64,4 +64,4 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
 
 def num_category_rows(categories: Vocabulary, max_categories: int) -> int:
     """PAD, UNKNOWN and the categories with a row of their own: the most frequent, which a vocabulary has first."""
-    return min(len(categories), UNKNOWN + 1 + max_categories)
+    return min(len(categories), FIRST_KNOWN + max_categories)

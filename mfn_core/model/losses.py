@@ -20,9 +20,7 @@ from mfn_core.model.outputs import Encoded
 from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.sampled import EVERYTHING, NegativeSampler, Sampling, sampled_cross_entropy
 from mfn_core.model.scoring import ItemScores
-from mfn_core.schema import PAD, UNKNOWN
-
-_FIRST_ITEM = UNKNOWN + 1
+from mfn_core.schema import FIRST_KNOWN, PAD, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def next_item_loss(
     """Mean cross-entropy of the next item over the whole catalogue, or a sample of it, at every position that has one to learn.
 
     PAD and UNKNOWN are neither targets nor rivals: positions with such a target are left out, and the softmax runs over
-    the items from ``UNKNOWN + 1`` on.
+    the items from ``FIRST_KNOWN`` on.
     """
     return _next_loss(lambda positions_P: network.next_item_scores(encoded, batch, positions_P), batch.targets_BL, sampler, num_targets)
 
@@ -149,7 +147,7 @@ def _next_loss(
     scores, target_P = scores_of(positions_P), targets.index_select(0, positions_P)
     if sampler is not None:
         return sampled_cross_entropy(scores.query_PD, scores.weight_ND, scores.bias_N, target_P, sampler)
-    return catalogue_cross_entropy(scores.query_PD, scores.weight_ND[_FIRST_ITEM:], scores.bias_N[_FIRST_ITEM:], target_P - _FIRST_ITEM)
+    return catalogue_cross_entropy(scores.query_PD, scores.weight_ND[FIRST_KNOWN:], scores.bias_N[FIRST_KNOWN:], target_P - FIRST_KNOWN)
 
 
 def activity_loss(activity_logits_B: Tensor, activity_B: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mfn_core.model.encoder import product_dtype
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN
 
 _MAX_SCORES_PER_CHUNK = 2**28
 _STEP = 8  # sizes of products are rounded up to it: tensor cores read rows that begin at multiples of 16 bytes
-_FIRST_ITEM = UNKNOWN + 1
 
 
 def masked_cross_entropy(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, target_P: Tensor, counted_P: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ def masked_cross_entropy(query_PD: Tensor, weight_ND: Tensor, bias_N: Tensor, ta
         target_P: items; anything where a position does not count.
         counted_P: True at the positions that count.
     """
-    if len(weight_ND) <= _FIRST_ITEM:
+    if len(weight_ND) <= FIRST_KNOWN:
         return 0.0 * (query_PD.float().sum() + weight_ND.float().sum() + bias_N.float().sum())
     share_P = counted_P / counted_P.sum().clamp(min=1)
     return _MaskedCrossEntropy.apply(query_PD, weight_ND, bias_N, target_P, share_P)
@@ -51,7 +50,7 @@ class _MaskedCrossEntropy(torch.autograd.Function):
             items_ND[:num_items] = weight_ND
             items_ND[num_items:] = 0
             biases_N = bias_N.new_full((len(items_ND),), -torch.inf, dtype=dtype)
-            biases_N[_FIRST_ITEM:num_items] = bias_N[_FIRST_ITEM:]
+            biases_N[FIRST_KNOWN:num_items] = bias_N[FIRST_KNOWN:]
             # Beside the queries a column of their shares, for the gradient of the biases.
             shared_PK = query_PD.new_zeros(num_positions, _rounded_up(width + 1), dtype=dtype)
             torch.mul(query_PD, share_P[:, None], out=shared_PK[:, :width])

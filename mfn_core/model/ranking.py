@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mfn_core.model.scoring import ItemScores
-from mfn_core.schema import PAD, UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, PAD, UNKNOWN
 
 _MAX_SCORES_PER_BLOCK = 2**24
 _LINE = 16  # float32 numbers in a cache line
@@ -89,6 +89,6 @@ def _items_adjacent(bias_N: Tensor, weight_ND: Tensor, query_BD: Tensor) -> Tens
 
 
 def _mask(scores_BN: Tensor, seen_BL: Tensor | None, rows: slice) -> None:
-    scores_BN[:, : UNKNOWN + 1] = -torch.inf
+    scores_BN[:, :FIRST_KNOWN] = -torch.inf
     if seen_BL is not None:
         scores_BN.scatter_(1, seen_BL[rows], -torch.inf)

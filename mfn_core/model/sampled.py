@@ -20,12 +20,11 @@ from torch.autograd.function import once_differentiable
 
 from mfn_core.model.embedding import rows_of
 from mfn_core.model.encoder import product_dtype
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN
 
 # A step's time and memory with all entries grow in proportion to them: here to some ten times those of everything else in the network.
 _ALL_UP_TO = 2**18
 _NUM_NEGATIVES = 1024
-_FIRST_ENTRY = UNKNOWN + 1
 _COLUMN_STEP = 16  # widths of products are rounded up to it: what processors multiply at a time
 
 
@@ -40,14 +39,14 @@ class NegativeSampler:
     """
 
     def __init__(self, counts_N: NDArray[np.float64], num_negatives: int, device: torch.device, *, is_sparse: bool) -> None:
-        popular = np.where(np.arange(len(counts_N)) < _FIRST_ENTRY, 0, counts_N)
+        popular = np.where(np.arange(len(counts_N)) < FIRST_KNOWN, 0, counts_N)
         popular = popular / popular.sum()
         self.is_sparse = is_sparse
         self._num_popular = num_negatives // 2
         self._num_uniform = num_negatives - self._num_popular
         # In float64: in float32 the steps of a million entries are coarser than the shares of the rare ones.
         self._cumulative_N = torch.from_numpy(np.cumsum(popular)).to(device)
-        expected_N = self._num_popular * popular + self._num_uniform / (len(counts_N) - _FIRST_ENTRY)
+        expected_N = self._num_popular * popular + self._num_uniform / (len(counts_N) - FIRST_KNOWN)
         self._log_expected_N = torch.from_numpy(np.log(expected_N).astype(np.float32)).to(device)
 
     @property
@@ -60,7 +59,7 @@ class NegativeSampler:
         num_entries, device = len(self._cumulative_N), self._cumulative_N.device
         places = torch.rand(self._num_popular, dtype=torch.float64, device=device)
         popular = torch.searchsorted(self._cumulative_N, places, right=True).clamp(max=num_entries - 1)
-        uniform = torch.randint(_FIRST_ENTRY, num_entries, (self._num_uniform,), device=device)
+        uniform = torch.randint(FIRST_KNOWN, num_entries, (self._num_uniform,), device=device)
         entries_S = torch.cat([popular, uniform])
         return entries_S, self._log_expected_N.index_select(0, entries_S)
 

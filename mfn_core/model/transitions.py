@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mfn_core.data.histories import ViewHistories
-from mfn_core.schema import PAD, UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, PAD, UNKNOWN
 
 _KAPPA = 3.0
 _LEAST_POPULARITY = 1e-5
@@ -116,7 +116,7 @@ def item_counts(micro: ViewHistories, held_out_B: NDArray[np.int8], num_items: i
     for start in range(0, len(micro.ids), _EVENTS_AT_ONCE):
         ids = micro.ids[start : start + _EVENTS_AT_ONCE]
         seen_N += np.bincount(ids[micro.is_training(held_out_B, start, start + len(ids))], minlength=num_items)
-    seen_N[: UNKNOWN + 1] = 0
+    seen_N[:FIRST_KNOWN] = 0
     return seen_N
 
 
@@ -125,7 +125,7 @@ def _pair_counts(
 ) -> Iterator[_PairCounts]:
     """Item, later item, and how often, in order: each pair of events d apart counts 1 / d. All pairs of an item come at once."""
     most_pairs_N = window * np.cumsum(item_counts(micro, held_out_B, num_items))  # of the items up to this one
-    first = UNKNOWN + 1
+    first = FIRST_KNOWN
     while first < num_items:
         limit = most_pairs_N[first - 1] + _PAIRS_AT_ONCE
         stop = int(np.searchsorted(most_pairs_N, limit, side="right"))

@@ -11,7 +11,7 @@ from torch.nn import functional
 from mfn_core.errors import PermanentError
 from mfn_core.model.blend import ItemBlend, weighted
 from mfn_core.model.transitions import Gains
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 from mfn_core.training.validation import Answer
 
 _MOST_USERS, _LEAST_USERS = 2048, 256
@@ -119,7 +119,7 @@ def _allowed(said: Answer, chosen: Tensor) -> Tensor:
     scores_BN = own.query_PD.float() @ own.weight_ND.float().T + own.bias_N.float()
     target_B1 = said.target_B[chosen, None]
     target_score_B1 = scores_BN.gather(1, target_B1)
-    scores_BN[:, : UNKNOWN + 1] = _BOTTOM
+    scores_BN[:, :FIRST_KNOWN] = _BOTTOM
     if said.seen_BL is not None:
         scores_BN.scatter_(1, said.seen_BL[chosen], _BOTTOM)
     return scores_BN.scatter_(1, target_B1, target_score_B1)
