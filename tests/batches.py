@@ -7,6 +7,7 @@ import torch
 
 from mfn_core.data.batch import Batch
 from mfn_core.data.histories import ViewHistories
+from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.reader import GatedExperts, IdScores, Reader, ReaderParts
@@ -14,9 +15,8 @@ from mfn_core.schema import PAD, View
 
 Event = tuple[int, int, int]  # internal id, internal category, seconds
 _SIZES = {"num_macro_ids": 10, "num_macro_categories": 5, "num_micro_ids": 10, "num_micro_categories": 5}
-_SIZES |= {"num_macro_rows": 5, "num_micro_rows": 5}
-_SHAPE = {"attribute_sizes": (2, 3), "width": 8, "num_layers": 2, "num_heads": 2, "feed_forward_factor": 4}
-_SHAPE |= {"max_macro_length": 12, "max_micro_length": 12}
+_SHAPE = {"width": 8, "num_layers": 2, "num_heads": 2, "feed_forward_factor": 4, "max_length": 12}
+_REST = {"num_macro_rows": 5, "num_micro_rows": 5, "attribute_sizes": (2, 3)}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def tiny_network(
     """The default network of width 8 for ids 2 to 9 and categories 2 to 4 of both views, in evaluation mode."""
     torch.manual_seed(seed)
     network = MacroMicroFusionNetwork(
-        **{**_SIZES, **sizes}, **_SHAPE, dropout=dropout, num_successors=4, transition_window=2, views=views, reader_parts=reader_parts
+        **_encoders(dropout, sizes), **_REST, num_successors=4, transition_window=2, views=views, reader_parts=reader_parts
     )
     # What starts at zero would hide whether it is used.
     torch.nn.init.constant_(network.next_item.macro_gate, 0.5)
@@ -112,11 +112,19 @@ def tiny_network(
 def tiny_paper_network(seed: int = 0, dropout: float = 0.0, **sizes: int) -> PaperNetwork:
     """The source's network of the same size, in evaluation mode."""
     torch.manual_seed(seed)
-    network = PaperNetwork(**{**_SIZES, **sizes}, **_SHAPE, dropout=dropout, num_alignment_filters=3)
+    network = PaperNetwork(**_encoders(dropout, sizes), **_REST, dropout=dropout, num_alignment_filters=3)
     torch.nn.init.constant_(network.next_item.macro_gate, 0.5)
     torch.nn.init.normal_(network.fusion.absent_macro_D)
     torch.nn.init.normal_(network.fusion.absent_micro_D)
     return network.eval()
+
+
+def _encoders(dropout: float, sizes: dict[str, int]) -> dict[str, ViewEncoder]:
+    sizes = _SIZES | sizes
+    return {
+        view: ViewEncoder(num_ids=sizes[f"num_{view}_ids"], num_categories=sizes[f"num_{view}_categories"], **_SHAPE, dropout=dropout)
+        for view in ("macro", "micro")
+    }
 
 
 def _fill(module: torch.nn.Module) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from mfn_core.config import NetworkConfig
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.errors import ConfigError
+from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.reader import ReaderParts
@@ -34,32 +35,44 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
         changed = [name for name, default in _DEFAULT_ONLY.items() if getattr(config, name) != default]
         if changed:
             raise ConfigError(f"{', '.join(changed)} cannot be changed with preset=paper; leave the default, or set preset=default.")
+    macro, micro = _encoders(config, vocabularies)
     shared: dict[str, Any] = {
-        "num_macro_ids": len(vocabularies.macro_id),
-        "num_macro_categories": len(vocabularies.macro_category),
-        "num_micro_ids": len(vocabularies.micro_id),
-        "num_micro_categories": len(vocabularies.micro_category),
+        "macro": macro,
+        "micro": micro,
         "num_macro_rows": num_category_rows(vocabularies.macro_category, config.max_categories),
         "num_micro_rows": num_category_rows(vocabularies.micro_category, config.max_categories),
         "attribute_sizes": [len(classes) for classes in attribute_classes.values()],
-        "width": width,
-        "num_layers": config.num_layers,
-        "num_heads": num_heads,
-        "feed_forward_factor": config.feed_forward_factor,
-        "dropout": config.dropout,
-        "max_macro_length": config.max_macro_length,
-        "max_micro_length": config.max_micro_length,
     }
     if config.preset == "paper":
-        return PaperNetwork(**shared, num_alignment_filters=config.num_alignment_filters)
-    reader_parts = ReaderParts(config.product, config.alignment, config.gate, config.num_alignment_filters)
+        return PaperNetwork(**shared, dropout=config.dropout, num_alignment_filters=config.num_alignment_filters)
     return MacroMicroFusionNetwork(
         **shared,
         num_successors=config.num_successors,
         transition_window=config.transition_window,
         views=config.views,
-        reader_parts=reader_parts,
+        reader_parts=ReaderParts(config.product, config.alignment, config.gate, config.num_alignment_filters),
     )
+
+
+def _encoders(config: NetworkConfig, vocabularies: Vocabularies) -> tuple[ViewEncoder, ViewEncoder]:
+    """Of the macro and of the micro view; their weights are drawn in this order, before those of the rest."""
+    macro, micro = (
+        ViewEncoder(
+            num_ids=len(ids),
+            num_categories=len(categories),
+            width=config.encoder_width,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            feed_forward_factor=config.feed_forward_factor,
+            dropout=config.dropout,
+            max_length=max_length,
+        )
+        for ids, categories, max_length in (
+            (vocabularies.macro_id, vocabularies.macro_category, config.max_macro_length),
+            (vocabularies.micro_id, vocabularies.micro_category, config.max_micro_length),
+        )
+    )
+    return macro, micro
 
 
 def num_category_rows(categories: Vocabulary, max_categories: int) -> int:

@@ -58,7 +58,7 @@ class ViewEncoder(nn.Module):
         max_length: int,
     ) -> None:
         super().__init__()
-        self.max_length = max_length
+        self.num_ids, self.width, self.max_length = num_ids, width, max_length
         self.position = RotaryPosition(head_width=width // num_heads, max_length=max_length)
         self.embedding = EventEmbedding(num_ids=num_ids, num_categories=num_categories, width=width, dropout=dropout)
         self.layers = nn.ModuleList(

@@ -38,9 +38,9 @@ OF_LABELS = ("macro_pooling.", "micro_pooling.", "affinity.", "readers.")
 class MacroMicroFusionNetwork(nn.Module):
     """Two views, their alignment by category, and one reader per downstream label.
 
-    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. Categories beyond the first ``num_macro_rows`` and
-    ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward pass never waits for
-    the device: no value is read back, no shape depends on one.
+    The encoders are of one width. Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. Categories beyond
+    the first ``num_macro_rows`` and ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward
+    pass never waits for the device: no value is read back, no shape depends on one.
     """
 
     preset: ClassVar[Literal["default"]] = "default"
@@ -48,20 +48,11 @@ class MacroMicroFusionNetwork(nn.Module):
     def __init__(
         self,
         *,
-        num_macro_ids: int,
-        num_macro_categories: int,
-        num_micro_ids: int,
-        num_micro_categories: int,
+        macro: ViewEncoder,
+        micro: ViewEncoder,
         num_macro_rows: int,
         num_micro_rows: int,
         attribute_sizes: Sequence[int],
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        feed_forward_factor: int,
-        dropout: float,
-        max_macro_length: int,
-        max_micro_length: int,
         num_successors: int,
         transition_window: int,
         views: tuple[View, ...],
@@ -69,26 +60,8 @@ class MacroMicroFusionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self._views = views
-        self.macro = ViewEncoder(
-            num_ids=num_macro_ids,
-            num_categories=num_macro_categories,
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            feed_forward_factor=feed_forward_factor,
-            dropout=dropout,
-            max_length=max_macro_length,
-        )
-        self.micro = ViewEncoder(
-            num_ids=num_micro_ids,
-            num_categories=num_micro_categories,
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            feed_forward_factor=feed_forward_factor,
-            dropout=dropout,
-            max_length=max_micro_length,
-        )
+        self.macro, self.micro = macro, micro
+        width, num_macro_ids, num_micro_ids = macro.width, macro.num_ids, micro.num_ids
         self.next_item = NextItemQuery(width)
         self.items = CatalogueBias(num_micro_ids)
         self.next_app = nn.LayerNorm(width)

@@ -37,9 +37,9 @@ class PaperOutputs(Outputs):
 class PaperNetwork(nn.Module):
     """Two views, their alignment by category, a gate, and three downstream tasks.
 
-    Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. Categories beyond the first ``num_macro_rows`` and
-    ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward pass never waits for
-    the device: no value is read back, no shape depends on one.
+    The encoders are of one width. Vocabulary sizes include PAD and UNKNOWN; a view that a data set lacks has size 2. Categories beyond
+    the first ``num_macro_rows`` and ``num_micro_rows`` have an embedding, but are one, UNKNOWN, to what is read by category. The forward
+    pass never waits for the device: no value is read back, no shape depends on one.
     """
 
     preset: ClassVar[Literal["paper"]] = "paper"
@@ -48,44 +48,17 @@ class PaperNetwork(nn.Module):
     def __init__(
         self,
         *,
-        num_macro_ids: int,
-        num_macro_categories: int,
-        num_micro_ids: int,
-        num_micro_categories: int,
+        macro: ViewEncoder,
+        micro: ViewEncoder,
         num_macro_rows: int,
         num_micro_rows: int,
         attribute_sizes: Sequence[int],
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        feed_forward_factor: int,
         dropout: float,
-        max_macro_length: int,
-        max_micro_length: int,
         num_alignment_filters: int,
     ) -> None:
         super().__init__()
-        self.user_width = width
-        self.macro = ViewEncoder(
-            num_ids=num_macro_ids,
-            num_categories=num_macro_categories,
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            feed_forward_factor=feed_forward_factor,
-            dropout=dropout,
-            max_length=max_macro_length,
-        )
-        self.micro = ViewEncoder(
-            num_ids=num_micro_ids,
-            num_categories=num_micro_categories,
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            feed_forward_factor=feed_forward_factor,
-            dropout=dropout,
-            max_length=max_micro_length,
-        )
+        self.user_width = width = macro.width
+        self.macro, self.micro = macro, micro
         self.alignment = CategoryAlignment(
             num_macro_categories=num_macro_rows,
             num_micro_categories=num_micro_rows,
