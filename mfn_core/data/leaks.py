@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import MISSING, Shard
-from mfn_core.data.fitting import count_training_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
@@ -49,7 +49,7 @@ def prove_no_leak(shards: Callable[[], Iterable[Shard]], window: Window, vocabul
         latest_inputs += _latest_input(shard.histories, window)
         earliest_labels += _earliest_label(shard, window)
         closest += _closest_asof(shard.histories)
-    _check_vocabularies(count_training_events((shard.histories for shard in shards()), vocabularies), vocabularies)
+    _check_vocabularies(_training_counts(shards(), vocabularies), vocabularies)
     latest = max(latest_inputs, default=None)
     pair = min(closest, key=lambda times: times[1] - times[0], default=(None, None))
     return {
@@ -147,6 +147,25 @@ def _check_asof(
         f"user {histories.user_ids[users[event]]!r}: the app event at {_iso(app_times[event])} is on the wrong side of the target at "
         f"{_iso(target_times[event])}; an input is strictly earlier; {_ADVICE}"
     )
+
+
+def _training_counts(shards: Iterable[Shard], vocabularies: Vocabularies) -> dict[str, NDArray[np.int64]]:
+    """Training events by vocabulary and internal id: those that no ranking drops, and all of a user who has no more than it would drop.
+
+    Not by ``fitting.count_training_events``, which the vocabularies come from: it would agree with itself.
+    """
+    totals = {field.name: np.zeros(len(getattr(vocabularies, field.name)), np.int64) for field in fields(vocabularies)}
+    most_dropped = max(DROPPED.values())
+    for shard in shards:
+        macro, micro = shard.histories.macro, shard.histories.micro
+        lengths, ends = np.repeat(micro.lengths, micro.lengths), np.repeat(micro.offsets[1:], micro.lengths)
+        num_left = ends - np.arange(len(micro.ids))  # events of the user from this one on
+        is_training = (lengths <= most_dropped) | (num_left > most_dropped)
+        totals["macro_id"] += np.bincount(macro.ids, minlength=len(totals["macro_id"]))
+        totals["macro_category"] += np.bincount(macro.categories, minlength=len(totals["macro_category"]))
+        totals["micro_id"] += np.bincount(micro.ids[is_training], minlength=len(totals["micro_id"]))
+        totals["micro_category"] += np.bincount(micro.categories[is_training], minlength=len(totals["micro_category"]))
+    return totals
 
 
 def _check_vocabularies(counts: dict[str, NDArray[np.int64]], vocabularies: Vocabularies) -> None:

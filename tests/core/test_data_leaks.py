@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mfn_core.data import fitting
 from mfn_core.data.dataset import Dataset, Shard
 from mfn_core.data.fitting import count_training_events, encode_again, fit_vocabularies
+from mfn_core.data.histories import ViewHistories
 from mfn_core.data.leaks import LeakProof, prove_no_leak
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import DAY, Window
@@ -28,6 +30,10 @@ def dataset() -> Dataset:
 
 @pytest.fixture
 def vocabularies(dataset: Dataset) -> Vocabularies:
+    return fitted(dataset)
+
+
+def fitted(dataset: Dataset) -> Vocabularies:
     return fit_vocabularies(dataset.vocabularies, count_training_events([dataset.histories], dataset.vocabularies), 1)
 
 
@@ -116,3 +122,27 @@ def test_a_vocabulary_that_counts_held_out_events_is_a_leak(dataset: Dataset, sh
     known = replace(shard, histories=dataset.histories)
     with pytest.raises(LeakError, match="the micro_id vocabulary counts 1 events of 'i2', but it has 0 training events"):
         _prove(known, dataset.vocabularies)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "complaint"),
+    [
+        (0, "the micro_id vocabulary counts 1 events of 'i2', but it has 0"),
+        (1, "the micro_id vocabulary counts 1 events of 'i2', but it has 0"),
+        (3, "the micro_category vocabulary counts 1 events of 'news', but it has 2"),
+    ],
+)
+def test_a_fault_in_what_is_held_out_is_found(
+    dataset: Dataset, shard: Shard, monkeypatch: pytest.MonkeyPatch, held_out: int, complaint: str
+) -> None:
+    monkeypatch.setattr(fitting, "held_out_events", lambda lengths: np.where(lengths > 3, held_out, 0).astype(np.int8))
+    faulty = fitted(dataset)
+    with pytest.raises(LeakError, match=complaint):
+        _prove(replace(shard, histories=encode_again(dataset.histories, dataset.vocabularies, faulty)), faulty)
+
+
+def test_a_fault_in_who_is_a_training_event_is_found(dataset: Dataset, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ViewHistories, "is_training", lambda view, held_out_B: np.ones(len(view.ids), np.bool_))
+    faulty = fitted(dataset)
+    with pytest.raises(LeakError, match="the micro_id vocabulary counts 1 events of 'i2', but it has 0"):
+        _prove(replace(shard, histories=encode_again(dataset.histories, dataset.vocabularies, faulty)), faulty)
