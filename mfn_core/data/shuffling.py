@@ -41,6 +41,9 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
     Args:
         dataset: any, from several shards too.
         folder: made where missing.
+
+    Raises:
+        ConfigError: it has more events of a view than a file can count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     labels = (dataset.split_B, dataset.activity_B, dataset.activity_time_B, dataset.attributes_BA)

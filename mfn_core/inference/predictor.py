@@ -51,7 +51,12 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
-        """The predictor of a stored bundle."""
+        """The predictor of a stored bundle.
+
+        Raises:
+            ArtifactError: the bundle is incomplete, unreadable, or mixed of several.
+            ConfigError: its settings fit no network, or ``device`` is cuda and there is none.
+        """
         return cls(load_bundle(folder), device)
 
     @property

@@ -75,6 +75,7 @@ def load_bundle(folder: Path) -> Bundle:
 
     Raises:
         ArtifactError: A file is missing or unreadable, or the weights do not fit the settings and vocabularies.
+        ConfigError: The settings fit no network; see ``build_network``.
     """
     for name in (_CONTENTS, _WEIGHTS, _VOCABULARIES):
         if not (folder / name).exists():

@@ -12,7 +12,11 @@ from mfn_core.schema import SPLITS
 
 
 def learnable_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """Users who teach something: a next item, a label of the train split, or, where there are app logs alone, a next app."""
+    """Users who teach something: a next item, a label of the train split, or, where there are app logs alone, a next app.
+
+    Raises:
+        InsufficientDataError: there is no such user.
+    """
     activity_B, attributes_BA = train_labels(dataset)
     macro, micro = dataset.histories.macro, dataset.histories.micro
     has_next_B = micro.lengths - dataset.held_out_B >= 2 if len(micro.ids) else macro.lengths >= 2
