@@ -50,7 +50,10 @@ class LogSchema:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The total order of a history: the same on every engine and every run."""
+        """What orders the rows of a log, first to last; no total order yet: rows may be alike in all four.
+
+        ``total_order`` (tasks/log_rows.py) adds the category and the other columns, so that every engine and every run sorts alike.
+        """
         return (USER_ID, EVENT_TIME, SEQ_NO, self.id)
 
 
