@@ -7,7 +7,7 @@ Layers, upper may import lower, never the other way::
 
     evaluation -> inference -> training -> model -> data -> simulation, metrics, config, schema, errors
 
-Shape legend, used as a suffix of every tensor and array name:
+Shape legend, a suffix of the names of tensors and arrays:
 
     B  users in a batch          A  user attributes
     U  users of a dataset        C  categories of one view, or classes of a label
@@ -17,6 +17,10 @@ Shape legend, used as a suffix of every tensor and array name:
     P  positions, flat           M  distinct ids of a user's view; items that gain; successors of an item
     H  attention heads           W  width of a head; latest items that speak
     R  members of a reader       Q, S, E, V, X, Y  told where they occur
+
+A name goes without where a letter would tell nothing or is told already: of a scalar, as a loss; of what takes any shape; of rows,
+positions and events end to end, as ``rows`` and the arrays of ``ViewHistories``; of a step on the way between two names that have theirs;
+of a field whose shape stands beside it, as in ``Vocabulary`` and all over the simulation.
 
 In the losses over a catalogue C is the positions of a chunk, and K the width with the columns that ride along.
 
