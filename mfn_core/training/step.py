@@ -33,9 +33,10 @@ class Adam:
         self._ranks = ranks
         self._clip, self._average, self._tables = config.gradient_clip, average, list(tables)
         self._dense = [parameter for parameter in network.parameters() if id(parameter) not in by_row]
+        self._is_capturable = self._dense[0].is_cuda
         self._optimizers: dict[str, torch.optim.Optimizer] = {
             "dense": torch.optim.AdamW(
-                self._dense, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True, capturable=self._dense[0].is_cuda
+                self._dense, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True, capturable=self._is_capturable
             )
         }
         if tables:
@@ -62,9 +63,11 @@ class Adam:
         return states if self._tables else states["dense"]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state, be it of another kind of device."""
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state[name] if self._tables else state)
+        for group in self._optimizers["dense"].param_groups:
+            group["capturable"] = self._is_capturable  # not what the device of the saved state needed
 
     def _clip_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self._dense if parameter.grad is not None]

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mfn_core.config import TrainingConfig
 from mfn_core.training.averaging import WeightAverage
@@ -93,3 +94,26 @@ def test_it_goes_on_from_a_saved_state() -> None:
         run.step(2, 3)
     assert all(torch.equal(weight, resumed.weights()[name]) for name, weight in straight.weights().items())
     assert all(torch.equal(weight, resumed.averages()[name]) for name, weight in straight.averages().items())
+
+
+class Line(nn.Module):
+    """A parameter that is made where it stays: a fake GPU moves none."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3, device=device))
+
+
+def adam_on(device: str) -> Adam:
+    network = Line(device)
+    return Adam(network, CONFIG, WeightAverage(network, CONFIG.averaging))
+
+
+@pytest.mark.parametrize(("saved_on", "device"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_state_of_another_kind_of_device_leaves_the_steps_as_recordable_as_this_one_needs(saved_on: str, device: str) -> None:
+    with FakeTensorMode():
+        fresh, resumed = adam_on(device), adam_on(device)
+        resumed.load_state_dict(adam_on(saved_on).state_dict())
+    ours, theirs = (each.state_dict()["param_groups"] for each in (resumed, fresh))
+    assert ours == theirs
+    assert ours[0]["capturable"] is (device == "cuda")
