@@ -56,9 +56,11 @@ class ResidentSteps:
 class GraphedStep:
     """Takes steps, from the ninth of a shape on as a graph. Every call is one step, and only one.
 
+    Graphs hold memory that other steps cannot have: where one of them finds no room, the graphs go.
+
     Args:
         step: users' rows [B] of a shape to losses; all of its tensors stay where they are from call to call, none of their shapes
-            depends on a value, and nothing waits for the device.
+            depends on a value, and nothing waits for the device. Where it runs out of memory it has changed nothing that counts.
         record: takes what a step does into a graph, without doing it.
     """
 
@@ -70,20 +72,36 @@ class GraphedStep:
         self.num_replays = 0
 
     def __call__(self, shape: Shape, rows_B: Tensor) -> Tensor:
-        """One step; the losses are valid until the next."""
+        """One step; the losses are valid until the next.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for it, and no graph holds any.
+        """
         self._taken[shape] += 1
         if self._is_recording and self._taken[shape] > _STEPS_BEFORE_RECORDING and shape not in self._graphs:
             self._try_to_record(shape, rows_B)
-        replay = self._graphs.get(shape)
-        if replay is None:
+        if (replay := self._graphs.get(shape)) is not None:
+            self.num_replays += 1
+            return replay(rows_B)
+        try:
             return self._step(shape, rows_B)
-        self.num_replays += 1
-        return replay(rows_B)
+        except torch.OutOfMemoryError as error:
+            if not self._graphs:
+                raise
+            said = str(error)
+        self._make_room(shape, said)  # not in the handler: there the error keeps the tensors of the step
+        return self._step(shape, rows_B)
 
     @property
     def num_graphs(self) -> int:
         """Shapes whose steps are replayed."""
         return len(self._graphs)
+
+    def _make_room(self, shape: Shape, said: str) -> None:
+        _log.warning("no room beside %d recorded steps, which are given up; steps take longer: at %s: %s", self.num_graphs, shape, said)
+        self._is_recording = False
+        self._graphs.clear()
+        torch.cuda.empty_cache()
 
     def _try_to_record(self, shape: Shape, rows_B: Tensor) -> None:
         try:

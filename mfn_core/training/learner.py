@@ -134,8 +134,10 @@ class Learner:
         """One step of Adam; the losses, in the order of their names. With ``num_targets`` nothing waits for the device."""
         with self.autocast():
             losses = self.losses(batch, num_targets)
+        # Before the weights change: a step that finds no memory is taken again (graphs.py).
+        losses_N = torch.stack([getattr(losses, name).detach().float() for name in LOSS_NAMES])
         self.adam.step(losses.total)
-        return self._ranks.summed(torch.stack([getattr(losses, name).detach().float() for name in LOSS_NAMES]))
+        return self._ranks.summed(losses_N)
 
     def losses(self, batch: Batch, num_targets: int | None = None) -> Losses:
         """What this process has of a step's losses.

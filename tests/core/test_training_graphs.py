@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +77,64 @@ def test_where_recording_fails_one_warning_says_why_and_every_step_is_taken(capl
     assert "operation not permitted when stream is capturing" in message
 
 
+class Full(Told):
+    """A GPU with room for no step beside a recorded one; for none at all where ``is_hopeless``."""
+
+    def __init__(self, is_hopeless=False):
+        super().__init__()
+        self.is_hopeless, self.graphs, self.activations = is_hopeless, weakref.WeakSet(), weakref.WeakSet()
+
+    def step(self, shape, rows_B):
+        activations = torch.zeros(2)
+        self.activations.add(activations)
+        if self.graphs or self.is_hopeless:
+            self.calls.append(("no room", shape))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        assert len(self.activations) == 1, "the failed step keeps its memory"
+        return super().step(shape, rows_B)
+
+    def record(self, step, rows_B):
+        replay = super().record(step, rows_B)
+        self.graphs.add(replay)
+        return replay
+
+
+def test_a_step_that_finds_no_room_beside_recorded_ones_is_taken_once_more_without_them(monkeypatch, caplog):
+    full = Full()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: full.calls.append(("empty", len(full.graphs))))
+    take = GraphedStep(full.step, full.record)
+    with caplog.at_level(logging.WARNING):
+        for shape in (SHORT, SHORT, SHORT, LONG, SHORT, LONG, LONG, LONG):
+            assert take(shape, ROWS) is ROWS
+    assert full.calls == [
+        ("step", SHORT), ("step", SHORT), ("record", [3, 4]), ("replay", [3, 4]), ("no room", LONG), ("empty", 0), ("step", LONG),
+        ("step", SHORT), ("step", LONG), ("step", LONG), ("step", LONG),
+    ]  # fmt: skip
+    assert take.num_graphs == 0
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "beside 1 recorded steps" in message
+    assert "micro_length=16" in message
+    assert "Tried to allocate 2.00 GiB" in message
+
+
+def test_a_step_without_room_where_nothing_is_recorded_is_an_error():
+    full = Full(is_hopeless=True)
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        GraphedStep(full.step, full.record)(SHORT, ROWS)
+    assert full.calls == [("no room", SHORT)]
+
+
+def test_a_step_that_finds_no_room_the_second_time_either_is_an_error():
+    full = Full()
+    take = GraphedStep(full.step, full.record)
+    for _ in range(3):
+        take(SHORT, ROWS)
+    full.is_hopeless = True
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        take(LONG, ROWS)
+    assert full.calls[-2:] == [("no room", LONG)] * 2
+
+
 DATASET = patterned_dataset()
 NETWORK = NetworkConfig(width=8, num_layers=1, max_macro_length=6, max_micro_length=6, num_alignment_filters=2, dropout=0.0)
 TRAINING = TrainingConfig(batch_size=16, device="cpu", precision="float32", weight_decay=0.01)
@@ -110,6 +169,44 @@ def test_so_it_is_on_one_log(preset, absent):
     logs = app_log([] if absent == "macro" else events), item_log([] if absent == "micro" else events)
     dataset = dataset_of(*logs, users="abcdef", activity=dict.fromkeys("abc", 0) | dict.fromkeys("def", 1))
     learns_the_same_from_resident_histories(NETWORK.model_copy(update={"preset": preset}), dataset=dataset)
+
+
+def test_a_step_whose_gradients_find_no_room_has_changed_nothing_and_is_taken_once_more(monkeypatch):
+    straight, learner = (Learner(DATASET, NETWORK, TRAINING) for _ in range(2))
+    for each in (straight, learner):
+        each.keep_histories()
+    taken = [losses_N.tolist() for losses_N in straight.resident_steps([straight.rows[:16], straight.rows[16:32]])]
+    steps = learner.resident_steps
+    take = GraphedStep(steps._take, lambda step, rows_B: lambda rows_B: rows_B)
+    take._graphs[LONG] = lambda rows_B: rows_B
+    steps._take = take
+    backward, calls = torch.Tensor.backward, []
+
+    def no_room_the_second_time(loss):
+        backward(loss)
+        calls.append(loss)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "backward", no_room_the_second_time)
+    assert [losses_N.tolist() for losses_N in steps([learner.rows[:16], learner.rows[16:32]])] == taken
+    assert len(calls) == 3
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(learner.network.parameters(), straight.network.parameters(), strict=True))
+
+
+def test_after_the_optimizer_a_step_asks_for_no_more_memory(monkeypatch):
+    learner = Learner(DATASET, NETWORK, TRAINING)
+    done, after = [], []
+    monkeypatch.setattr(learner.adam, "step", done.append)
+    stack = torch.stack
+
+    def stacked(tensors):
+        after.extend(done)
+        return stack(tensors)
+
+    monkeypatch.setattr(torch, "stack", stacked)
+    learner.step(learner.collate(np.arange(4)))
+    assert (len(done), after) == (1, [])
 
 
 class NoAutocast(contextlib.nullcontext):
