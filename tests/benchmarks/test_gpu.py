@@ -23,25 +23,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("gpu") / "dataset", Size(users=300, events=6, items=50, categories=4))
 
 
-def test_a_step_on_resident_histories_equals_one_on_a_collated_batch(folder: Path):
-    errors = gpu.hold_against_cpu(folder, "cpu")
-    assert max(errors["loss_float32"], errors["gradient_float32"]) < 1e-5
-    assert 1e-5 < errors["gradient_bfloat16"] < 0.05
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Path:
+    reference = folder.parent / "cpu.pt"
+    gpu.keep_cpu_step(folder, reference)
+    return reference
 
 
-def test_a_step_of_other_weights_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    made = []
+def test_a_step_on_resident_histories_equals_one_on_a_collated_batch(folder: Path, reference: Path):
+    assert max(gpu.hold_against_cpu(folder, "cpu", "float32", reference).values()) < 1e-5
+    assert 1e-5 < gpu.hold_against_cpu(folder, "cpu", "bfloat16", reference)["gradient"] < 0.05
 
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", [100.0, float("nan")])
+def test_a_step_of_other_weights_is_found(folder: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, change: float, precision: str):
     def changed(*arguments) -> Learner:
-        made.append(Learner(*arguments))
-        if len(made) == 2:
-            with torch.no_grad():
-                made[1].network.items.bias[2:5] += 1
-        return made[-1]
+        learner = Learner(*arguments)
+        with torch.no_grad():
+            learner.network.items.bias[2:5] += change
+        return learner
 
     monkeypatch.setattr(gpu, "Learner", changed)
-    with pytest.raises(AssertionError, match="a step on cpu is not the CPU's"):
-        gpu.hold_against_cpu(folder, "cpu")
+    with pytest.raises(AssertionError, match=f"a step on cpu in {precision} is not the CPU's"):
+        gpu.hold_against_cpu(folder, "cpu", precision, reference)
+
+
+def test_a_gradient_that_is_no_number_is_found_beside_a_loss_that_is_one(folder: Path, reference: Path, monkeypatch: pytest.MonkeyPatch):
+    loss, gradient = torch.load(reference)
+    monkeypatch.setattr(gpu, "_loss_and_gradient", lambda *_, **__: (loss, gradient * float("nan")))
+    with pytest.raises(AssertionError, match="is not the CPU's"):
+        gpu.hold_against_cpu(folder, "cpu", "float32", reference)
 
 
 def test_a_way_that_fails_dies_or_takes_too_long_is_a_note_and_the_others_go_on():
@@ -72,34 +84,56 @@ def test_when_the_time_is_up_the_rest_is_named():
     assert (rounds, notes) == ({}, ["good: not measured, the 0 s were over"])
 
 
+def measured_where(monkeypatch: pytest.MonkeyPatch, **failures: Exception) -> list:
+    """What is kept, after every way, of a measurement in which ways of these names fail."""
+    kept = []
+    monkeypatch.setattr(gpu, "ways", lambda *arguments: {name: partial(str, name) for name in ("full_b256_graph", "losses")})
+
+    def in_process(way, seconds):
+        name = "cpu_step" if way.func is gpu.keep_cpu_step else f"equality_{way.args[2]}" if way.func is gpu.hold_against_cpu else ""
+        if name in failures:
+            raise failures[name]
+        return {"users_per_s": 7.0}
+
+    def keep(figures, rounds, notes, *, is_last):
+        kept.append((figures["gpu_users_per_s_full_50k"], [*rounds], notes, is_last))
+
+    monkeypatch.setattr(gpu, "_in_process", in_process)
+    gpu.measure(Path("folder"), "cpu", 100, (256,), keep)
+    return kept
+
+
+PROOF = ["cpu_step", "equality_float32", "equality_bfloat16"]
+
+
 def test_what_is_known_is_kept_after_every_way(monkeypatch: pytest.MonkeyPatch):
-    kept = []
-    monkeypatch.setattr(gpu, "_in_process", lambda way, seconds: {"users_per_s": 7.0})
-    monkeypatch.setattr(gpu, "ways", lambda *arguments: dict.fromkeys(["full_b256_graph", "losses"]))
-    gpu.measure(Path("folder"), "cpu", 100, (256,), lambda figures, rounds, notes, *, is_last: kept.append((figures, [*rounds], is_last)))
-    assert [rounds for _, rounds, _ in kept] == [
-        [],
-        ["equality"],
-        ["equality", "full_b256_graph"],
-        ["equality", "full_b256_graph", "losses"],
-        ["equality", "full_b256_graph", "losses"],
-    ]
-    assert [figures["gpu_users_per_s_full_50k"] for figures, *_ in kept] == [None, None, 7.0, 7.0, 7.0]
-    assert [is_last for *_, is_last in kept] == [False, False, False, False, True]
+    kept = measured_where(monkeypatch)
+    everything = [*PROOF, "full_b256_graph", "losses"]
+    assert [rounds for _, rounds, _, _ in kept] == [*(everything[:length] for length in range(6)), everything]
+    assert [figure for figure, *_ in kept] == [None] * 4 + [7.0] * 3
+    assert [is_last for *_, is_last in kept] == [False] * 6 + [True]
 
 
-def test_without_the_proof_nothing_is_measured(monkeypatch: pytest.MonkeyPatch):
-    kept = []
-
-    def fail(way, seconds):
-        raise gpu.DiedError("its process ended with exit code -11")
-
-    monkeypatch.setattr(gpu, "_in_process", fail)
-    gpu.measure(Path("folder"), "cpu", 100, (256,), lambda figures, rounds, notes, *, is_last: kept.append((figures, rounds, notes)))
-    assert kept[-1][:2] == (dict.fromkeys(gpu.FIGURES), {})
-    assert kept[-1][2][:2] == [
-        "equality: not measured, its process ended with exit code -11",
+def test_without_the_proof_in_float32_nothing_is_measured(monkeypatch: pytest.MonkeyPatch):
+    figure, rounds, notes, _ = measured_where(monkeypatch, equality_float32=gpu.DiedError("its process ended with exit code -11"))[-1]
+    assert (figure, rounds) == (None, ["cpu_step", "equality_bfloat16"])
+    assert notes[:2] == [
+        "equality_float32: not measured, its process ended with exit code -11",
         "the step was not shown to be the CPU's, so nothing was measured",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failed", "proven"),
+    [("equality_bfloat16", ["cpu_step", "equality_float32"]), ("cpu_step", [])],
+    ids=["bfloat16 is too far from the CPU", "the CPU is too slow"],
+)
+def test_where_the_rest_of_the_proof_lacks_all_is_measured_and_no_figure(monkeypatch: pytest.MonkeyPatch, failed: str, proven: list[str]):
+    figure, rounds, notes, _ = measured_where(monkeypatch, **{failed: TimeoutError("not done after 33 s")})[-1]
+    assert (figure, rounds) == (None, [*proven, "full_b256_graph", "losses"])
+    assert notes[:2] == [
+        f"{failed}: not measured, not done after 33 s",
+        "the timed steps, which are in bfloat16, were not shown to be the CPU's: their rounds are kept, and are no figures",
     ]
 
 
