@@ -220,6 +220,7 @@ def measure_step(folder: str, device: Any, batch_size: int, num_negatives: int |
         "graphs_recorded_while_timed": num_graphs - before[0][0],
         "share_of_steps_replayed": (num_replays - before[0][1]) / len(learner.timed),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0,
+        "peak_reserved_gib": torch.cuda.max_memory_reserved() / 2**30 if device == "cuda" else 0.0,  # what graphs hold is in it
     }
 
 

@@ -155,6 +155,7 @@ def test_a_step_is_measured(folder: Path, num_negatives: int | None):
     assert measured["users_per_s"] > 0
     assert 0 < measured["fraction"] < 1
     assert (measured["graphs"], measured["share_of_steps_replayed"]) == (0, 0.0)
+    assert (measured["peak_gib"], measured["peak_reserved_gib"]) == (0.0, 0.0)
 
 
 def test_steps_that_were_to_be_recorded_and_were_not_are_no_figure(folder: Path, monkeypatch: pytest.MonkeyPatch):
