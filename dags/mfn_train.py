@@ -5,10 +5,10 @@
 ### Triage
 - `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same, cleared from `plan` again.
 - `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
-- `train` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken.
+- `train` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken. The champion serves on.
 - `train` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`; for the weekly run lower the default.
 - `announce` skipped: worse than the champion on the same users, or without a task or attribute that it answers; see the tab XCom of `gate`.
-- The address in MLflow is in the tab XCom of `register`. The champion serves on in any case.
+- A log warns that the GPU is full: the task took the CPU instead, which is slower. MLflow's address: the tab XCom of `register`.
 """
 
 from datetime import timedelta

@@ -1,9 +1,11 @@
 """The one predictor: evaluation, batch scoring and serving all answer through it."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +15,18 @@ from torch import Tensor
 from mfn_core.data.batch import Batch
 from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, Prefix, batches, collate
 from mfn_core.data.histories import Histories, ViewHistories
+from mfn_core.model.builder import Network
 from mfn_core.model.bundle import Bundle, load_bundle
+from mfn_core.model.outputs import Outputs
 from mfn_core.model.ranking import target_ranks, top_items
 from mfn_core.schema import DOWNSTREAM_TASKS, UNKNOWN, DownstreamTask
 from mfn_core.training.device import pick_device
+
+P = ParamSpec("P")
+T = TypeVar("T")
+# As an allocation says it, a GPU that is too full to be used at all, and a library that finds no room for its own.
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,19 +45,36 @@ class Predictions:
         return len(self.user_ids)
 
 
+def _where_there_is_room(ask: "Callable[Concatenate[Predictor, P], T]") -> "Callable[Concatenate[Predictor, P], T]":
+    """Asks again, on the CPU, where the GPU is full: a training beside may leave no room for hours."""
+
+    @wraps(ask)
+    def asked(self: "Predictor", *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return ask(self, *args, **kwargs)
+        except RuntimeError as error:
+            said = str(error)
+            if not (self.may_leave_gpu and any(phrase in said for phrase in _OUT_OF_MEMORY)):
+                raise
+        self.leave_gpu(said)  # not in the handler: there the error keeps what was computed
+        return ask(self, *args, **kwargs)
+
+    return asked
+
+
 class Predictor:
     """A bundle on a device, asked about histories that were encoded with the bundle's vocabularies."""
 
     def __init__(self, bundle: Bundle, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
-        """Move the network to the device.
+        """Move the network to the device. ``auto``: to a GPU, and from there to the CPU as soon as the GPU is full.
 
         Raises:
             ConfigError: ``device`` is cuda and there is none.
         """
         self.bundle = bundle
         self.device = pick_device(device)
-        self._network = bundle.network.to(self.device).eval()
-        self._outputs = self._network.settled()
+        self.may_leave_gpu = device == "auto" and self.device.type == "cuda"
+        self._network, self._outputs = self._settled()
 
     @classmethod
     def load(cls, folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
@@ -65,6 +92,7 @@ class Predictor:
         trained = self.bundle.facts.get("tasks", DOWNSTREAM_TASKS)
         return tuple(task for task in DOWNSTREAM_TASKS if task in trained)
 
+    @_where_there_is_room
     @torch.inference_mode()
     def predict(
         self,
@@ -110,6 +138,7 @@ class Predictor:
             top_scores=sink.scores,
         )
 
+    @_where_there_is_room
     @torch.inference_mode()
     def rank_targets(
         self,
@@ -142,6 +171,7 @@ class Predictor:
             ranks_B[positions] = _numpy(target_ranks(scores, targets, seen_BL))
         return ranks_B
 
+    @_where_there_is_room
     @torch.inference_mode()
     def mean_alignment_GK(
         self, histories: Histories, *, query_time: int, rows: NDArray[np.int64], batch_size: int = 128
@@ -159,6 +189,18 @@ class Predictor:
             part = _numpy(self._outputs(batch).alignment_BGK.double().sum(0))
             total = part if total is None else total + part
         return None if total is None else total / len(rows)
+
+    def leave_gpu(self, said: str) -> None:
+        """Answer on the CPU from now on; ``said`` tells why."""
+        _log.warning("the GPU is full, so the CPU answers, which takes longer: %s", said)
+        self.device, self.may_leave_gpu = torch.device("cpu"), False
+        self._network, self._outputs = self._settled()
+        torch.cuda.empty_cache()
+
+    @_where_there_is_room
+    def _settled(self) -> tuple[Network, Callable[[Batch], Outputs]]:
+        network = self.bundle.network.to(self.device).eval()
+        return network, network.settled()
 
     def _batches(
         self,

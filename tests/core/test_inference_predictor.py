@@ -1,5 +1,6 @@
 """The predictor: the same answers in any order and batch, nothing from after the query time, nothing already seen."""
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -8,8 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from mfn_core.data.batch import Batch
 from mfn_core.data.sequences import build_histories
 from mfn_core.errors import ConfigError
+from mfn_core.inference import predictor as predicting
 from mfn_core.inference.predictor import Predictor
 from tests.factories import app_log, dataset_of, item_log
 from tests.models import predictor_of
@@ -154,3 +157,63 @@ def test_cuda_is_refused_where_there_is_none(predictor, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="device=cuda"):
         Predictor(predictor.bundle, "cuda")
+
+
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+NO_CONTEXT = RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+NO_HANDLE = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def full_gpu(monkeypatch, error, networks=0, batches=0):
+    """A GPU with room for so many networks and batches."""
+    monkeypatch.setattr(predicting, "pick_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
+    room = {torch.nn.Module: networks, Batch: batches}
+    for kind in room:
+
+        def to(self, device, kind=kind, on_cpu=kind.to):
+            if device.type == "cpu":
+                return on_cpu(self, device)
+            room[kind] -= 1
+            if room[kind] < 0:
+                raise error
+            return self
+
+        monkeypatch.setattr(kind, "to", to)
+
+
+ASKED = {
+    "predict": lambda predictor, dataset: predictor.predict(dataset.histories, query_time=JUNE, batch_size=1).embedding_BD,
+    "rank_targets": lambda predictor, dataset: predictor.rank_targets(
+        dataset.histories, np.array([0, 1]), np.full(3, 2, np.int8), prefix="test", batch_size=1
+    ),
+    "mean_alignment": lambda predictor, dataset: predictor.mean_alignment_GK(
+        dataset.histories, query_time=JUNE, rows=np.array([0, 1]), batch_size=1
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize(("networks", "batches"), [(0, 0), (1, 0)], ids=["none for the network", "none for a batch"])
+@pytest.mark.parametrize("error", [NO_MEMORY, NO_CONTEXT, NO_HANDLE], ids=["memory", "context", "handle"])
+def test_where_the_gpu_is_full_the_cpu_answers(predictor, dataset, monkeypatch, caplog, asked, networks, batches, error):
+    expected = asked(predictor, dataset)
+    full_gpu(monkeypatch, error, networks, batches)
+    with caplog.at_level(logging.WARNING):
+        rescued = Predictor(predictor.bundle)
+        np.testing.assert_array_equal(asked(rescued, dataset), expected)
+    assert rescued.device == torch.device("cpu")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "the GPU is full" in message
+    assert str(error).splitlines()[0] in message
+
+
+def test_a_gpu_that_is_asked_for_by_name_is_an_error_where_it_is_full(predictor, monkeypatch):
+    full_gpu(monkeypatch, NO_MEMORY)
+    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 20\.00 MiB"):
+        Predictor(predictor.bundle, "cuda")
+
+
+def test_another_error_of_a_gpu_is_that_error(predictor, monkeypatch):
+    full_gpu(monkeypatch, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        Predictor(predictor.bundle)
