@@ -106,6 +106,9 @@ class NetworkConfig(Config):
         return self.width or _WIDTHS[self.preset]
 
 
+_MOST_USERS = 65_535  # of a batch: attention in bfloat16 puts them on an axis of a CUDA grid that ends there
+
+
 class TrainingConfig(Config):
     """Optimization and stopping."""
 
@@ -113,11 +116,11 @@ class TrainingConfig(Config):
     batch_size: int | None = Field(
         None,
         ge=2,
-        le=65_536,
+        le=_MOST_USERS,
         description="Users per training step. Empty: a 48th of the users as a power of two, from 32 to the source's 256; always 256 in the "
         "paper preset.",
     )
-    evaluation_batch_size: int = Field(128, ge=1, le=65_536, description="Users per evaluation step.")
+    evaluation_batch_size: int = Field(128, ge=1, le=_MOST_USERS, description="Users per evaluation step.")
     num_negatives: int | None = Field(
         None,
         ge=2,
