@@ -1,5 +1,6 @@
 """Literal batches and tiny networks: what the tests of the model read."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,13 +143,14 @@ def _view(name: str, histories: list[tuple[Event, ...]], length: int) -> dict[st
     columns = [[[event[column] for event in history] for history in histories] for column in range(3)]
     ids, categories, times = (_padded(column, length, PAD) for column in columns)
     lengths = torch.tensor([len(history) for history in histories])
-    met = [sorted({event[0] for event in history}) for history in histories]
+    met = [Counter(event[0] for event in history) for history in histories]
     return {
         f"{name}_ids_BL": ids,
         f"{name}_categories_BL": categories,
         f"{name}_times_BL": times,
         f"{name}_lengths_B": lengths,
-        f"{name}_met_BM": _padded(met, length, PAD).int(),
+        f"{name}_met_BM": _padded([sorted(counts) for counts in met], length, PAD).int(),
+        f"{name}_met_counts_BM": _padded([[counts[item] for item in sorted(counts)] for counts in met], length, 0).int(),
         f"{name}_past_categories_BM": categories,
         f"{name}_past_times_BM": times,
     }

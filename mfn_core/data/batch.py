@@ -21,6 +21,7 @@ class Batch:
     macro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
     macro_lengths_B: Tensor  # int64, 0 for an absent view
     macro_met_BM: Tensor  # int32, distinct apps of the user, those of before the window too, among PAD; see ``collate``
+    macro_met_counts_BM: Tensor  # int32, how often each of them; 0 at PAD
     macro_past_categories_BM: Tensor  # int64, of the user's app events, those of before the window too; see ``collate``
     macro_past_times_BM: Tensor  # int64 seconds UTC of the same events, 0 at padding
     micro_ids_BL: Tensor  # int64
@@ -28,6 +29,7 @@ class Batch:
     micro_times_BL: Tensor  # int64 seconds UTC, 0 at padding
     micro_lengths_B: Tensor  # int64, 0 for an absent view
     micro_met_BM: Tensor  # int32, distinct items, likewise
+    micro_met_counts_BM: Tensor
     micro_past_categories_BM: Tensor
     micro_past_times_BM: Tensor
     asof_BL: Tensor  # int64, as long as the micro view

@@ -73,8 +73,9 @@ def collate(
         attributes_BA: class per user of ``histories`` and attribute, -1 where unlabelled.
         query_time: seconds UTC the users are asked about; the as-of position of the last micro event sees the app events strictly
             before it. None: the time of each user's latest event; all app events are seen.
-        max_ids: events of the prefix, the latest, whose distinct ids ``macro_met_BM`` and ``micro_met_BM`` name; labels are read from
-            them, and from the categories and times of the latest 10,000 events (``macro_past_*``, ``micro_past_*``). 0: none of these.
+        max_ids: events of the prefix, the latest, whose distinct ids ``macro_met_BM`` and ``micro_met_BM`` name, and the counts beside
+            them count; labels are read from them, and from the categories and times of the latest 10,000 events (``macro_past_*``,
+            ``micro_past_*``). 0: none of these.
         latest_macro: end the app window of ``train`` with the history even where it cannot hold all of it: labels are read from the batch.
     """
     rows_B = np.array(rows, np.int64)
@@ -100,20 +101,24 @@ def collate(
     targets_BL = _targets(histories, micro_window, prefix)
     macro_past = _past(macro, macro_first_B, macro_stop_B, max_ids)
     micro_past = _past(micro, micro_first_B, micro_stop_B, max_ids)
+    macro_met = _met(macro, macro_first_B, macro_stop_B, max_ids)
+    micro_met = _met(micro, micro_first_B, micro_stop_B, max_ids)
     return Batch(
         rows_B=torch.from_numpy(rows_B),
         macro_ids_BL=torch.from_numpy(macro_window.gather(macro.ids)),
         macro_categories_BL=torch.from_numpy(macro_window.gather(macro.categories)),
         macro_times_BL=torch.from_numpy(macro_times_BL),
         macro_lengths_B=torch.from_numpy(macro_window.lengths_B),
-        macro_met_BM=_met(macro, macro_first_B, macro_stop_B, max_ids),
+        macro_met_BM=macro_met[0],
+        macro_met_counts_BM=macro_met[1],
         macro_past_categories_BM=macro_past[0],
         macro_past_times_BM=macro_past[1],
         micro_ids_BL=torch.from_numpy(micro_window.gather(micro.ids)),
         micro_categories_BL=torch.from_numpy(micro_window.gather(micro.categories)),
         micro_times_BL=torch.from_numpy(micro_times_BL),
         micro_lengths_B=torch.from_numpy(micro_window.lengths_B),
-        micro_met_BM=_met(micro, micro_first_B, micro_stop_B, max_ids),
+        micro_met_BM=micro_met[0],
+        micro_met_counts_BM=micro_met[1],
         micro_past_categories_BM=micro_past[0],
         micro_past_times_BM=micro_past[1],
         asof_BL=torch.from_numpy(_asof(histories, macro_window, micro_window, visible_B)),
@@ -182,13 +187,15 @@ class _Window:
         return np.take(values, self.events_BL + ahead if ahead else self.events_BL, mode="clip").astype(np.int64) * self.mask_BL
 
 
-def _met(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> Tensor:
-    """The distinct ids among the latest ``max_ids`` events, the repetitions PAD: who reads them asks which, not when or how often."""
+def _met(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> tuple[Tensor, Tensor]:
+    """The distinct ids among the latest ``max_ids`` events, the repetitions PAD, and how often each: who reads them does not ask when."""
     if max_ids == 0:
-        return torch.full((len(first_B), 1), PAD, dtype=torch.int32)
+        return torch.full((len(first_B), 1), PAD, dtype=torch.int32), torch.zeros((len(first_B), 1), dtype=torch.int32)
     sorted_BM = torch.from_numpy(_Window(first_B, stop_B, max_ids).gather(view.ids).astype(np.int32)).sort(1).values
-    repeated_BM = functional.pad(sorted_BM[:, 1:] == sorted_BM[:, :-1], (1, 0))
-    return sorted_BM.masked_fill(repeated_BM, PAD)
+    is_repeated_BM = functional.pad(sorted_BM[:, 1:] == sorted_BM[:, :-1], (1, 0))
+    place_BM = (~is_repeated_BM).cumsum(1) - 1  # among the distinct ids of the user
+    counts_BM = torch.zeros_like(sorted_BM).scatter_add_(1, place_BM, torch.ones_like(sorted_BM)).gather(1, place_BM)
+    return sorted_BM.masked_fill(is_repeated_BM, PAD), counts_BM.masked_fill(is_repeated_BM | (sorted_BM == PAD), 0)
 
 
 def _past(view: ViewHistories, first_B: Ints, stop_B: Ints, max_ids: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 ::
 
-    bundle.json      settings, attribute classes, facts
+    bundle.json      layout, settings, attribute classes, facts
     weights.npz      the state dict, one array per key, read without pickle
     vocabularies/    the model's own; scoring never opens a dataset's
 """
@@ -27,6 +27,7 @@ from mfn_core.model.builder import Network, build_network
 _CONTENTS = "bundle.json"
 _WEIGHTS = "weights.npz"
 _VOCABULARIES = "vocabularies"
+_LAYOUT = 1  # another where the same weights would mean something else
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def save_bundle(
     np.savez(folder / _WEIGHTS, allow_pickle=False, **weights)
     vocabularies.save(folder / _VOCABULARIES)
     contents = {
+        "layout": _LAYOUT,
         "network": config.model_dump(mode="json"),
         "attribute_classes": {name: list(classes) for name, classes in attribute_classes.items()},
         "facts": dict(facts),
@@ -74,7 +76,7 @@ def load_bundle(folder: Path) -> Bundle:
     """Reads a bundle; weights are equal, bit for bit, to those saved.
 
     Raises:
-        ArtifactError: A file is missing or unreadable, or the weights do not fit the settings and vocabularies.
+        ArtifactError: A file is missing or unreadable, of another layout, or the weights do not fit the settings and vocabularies.
         ConfigError: The settings fit no network; see ``build_network``.
     """
     for name in (_CONTENTS, _WEIGHTS, _VOCABULARIES):
@@ -90,6 +92,10 @@ def load_bundle(folder: Path) -> Bundle:
 def _read_contents(path: Path) -> tuple[NetworkConfig, dict[str, tuple[str, ...]], dict[str, Any]]:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
+        if (layout := contents.get("layout")) != _LAYOUT:
+            raise ArtifactError(
+                f"{path} is of layout {layout}, this version reads {_LAYOUT}: the weights mean something else; train again."
+            )
         config = NetworkConfig.model_validate(contents["network"])
         attribute_classes = {name: tuple(classes) for name, classes in contents["attribute_classes"].items()}
         return config, attribute_classes, contents["facts"]

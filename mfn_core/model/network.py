@@ -5,7 +5,7 @@ structure of the source's figure, where one gate and one representation serve al
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -189,9 +189,6 @@ class MacroMicroFusionNetwork(nn.Module):
         """The batch without the events of a view that is left out."""
         for view in ("macro", "micro"):
             if view not in self._views:
-                blank = {
-                    f"{view}_{part}": torch.full_like(getattr(batch, f"{view}_{part}"), PAD)
-                    for part in ("ids_BL", "categories_BL", "times_BL", "lengths_B", "met_BM", "past_categories_BM", "past_times_BM")
-                }
-                batch = replace(batch, **blank)
+                events = (field.name for field in fields(batch) if field.name.startswith(view))
+                batch = replace(batch, **{name: torch.full_like(getattr(batch, name), PAD) for name in events})
         return batch

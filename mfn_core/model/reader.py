@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.dropout import ByteDropout
-from mfn_core.model.evidence import Evidence
+from mfn_core.model.evidence import Evidence, ViewEvidence
 from mfn_core.model.experts import (
     AlignmentExpert,
     ConcatenationExpert,
@@ -76,7 +76,7 @@ class GatedExperts(nn.Module):
 
 
 class IdScores(nn.Module):
-    """Logistic regression on the ids a user has met, each once: the wide part, in the sense of Cheng et al. 2016."""
+    """Logistic regression on the ids a user has met and, as logarithms, how often: the wide part, in the sense of Cheng et al. 2016."""
 
     def __init__(self, *, num_macro_ids: int, num_micro_ids: int, num_logits: int) -> None:
         super().__init__()
@@ -87,15 +87,17 @@ class IdScores(nn.Module):
 
     def forward(self, evidence: Evidence) -> Tensor:
         """Logits [B, classes]."""
-        tables = ((self.macro, evidence.macro.met_BM), (self.micro, evidence.micro.met_BM))
-        return sum(
-            (functional.embedding_bag(met_BM, table.weight, mode="sum", padding_idx=PAD) for table, met_BM in tables),
-            start=evidence.macro.state_BS.new_zeros(()),
-        )
+        return _weighted_sum(self.macro, evidence.macro) + _weighted_sum(self.micro, evidence.micro)
 
     def squared_norm(self) -> Tensor:
         """What the ridge penalty weighs."""
         return self.macro.weight.square().sum() + self.micro.weight.square().sum()
+
+
+def _weighted_sum(table: nn.Embedding, view: ViewEvidence) -> Tensor:
+    return functional.embedding_bag(
+        view.met_BM, table.weight, mode="sum", padding_idx=PAD, per_sample_weights=view.met_weights_BM.to(table.weight.dtype)
+    )
 
 
 class Reader(nn.Module):

@@ -89,7 +89,7 @@ def test_a_user_without_an_item_to_learn_keeps_the_latest_apps() -> None:
     assert _collate(few, [0], max_macro_length=2).macro_ids_BL.tolist() == [[3, 4]]
 
 
-def test_labels_are_told_each_id_once_from_before_the_window_too(histories: Histories) -> None:
+def test_labels_are_told_each_id_and_how_often_from_before_the_window_too(histories: Histories) -> None:
     often = build_histories(
         app_log([("ann", app, "work", f"2026-03-04T12:00:0{second}") for second, app in enumerate(("a1", "a3", "a1", "a2", "a3"))]),
         item_log([]),
@@ -98,8 +98,9 @@ def test_labels_are_told_each_id_once_from_before_the_window_too(histories: Hist
     )
     batch = _collate(often, [0], prefix="full", max_macro_length=1, max_ids=4)
     assert batch.macro_ids_BL.tolist() == [[4]]
-    assert batch.macro_met_BM.tolist() == [[2, 3, 4, PAD]]  # the first a1 lies beyond four events, the second a3 says nothing new
-    assert batch.micro_met_BM.tolist() == [[PAD]]
+    assert batch.macro_met_BM.tolist() == [[2, 3, 4, PAD]]
+    assert batch.macro_met_counts_BM.tolist() == [[1, 1, 2, 0]]  # the first a1 lies beyond four events
+    assert (batch.micro_met_BM.tolist(), batch.micro_met_counts_BM.tolist()) == ([[PAD]], [[0]])
 
 
 def test_labels_are_told_categories_and_times_from_before_the_window_too(histories: Histories) -> None:
@@ -120,7 +121,9 @@ def test_a_robot_is_told_by_its_latest_events(histories: Histories, monkeypatch:
 def test_ids_for_labels_are_told_where_they_are_asked_for(histories: Histories) -> None:
     assert _collate(histories, [ANN, BOB]).micro_met_BM.tolist() == [[PAD], [PAD]]
     assert _collate(histories, [ANN, BOB]).macro_past_categories_BM.tolist() == [[PAD], [PAD]]
-    assert _collate(histories, [ANN, BOB], max_ids=9).micro_met_BM.tolist() == [[2, 3, 4], [PAD, UNKNOWN, 3]]  # not the held-out ones
+    told = _collate(histories, [ANN, BOB], max_ids=9)
+    assert told.micro_met_BM.tolist() == [[2, 3, 4], [PAD, UNKNOWN, 3]]  # not the held-out ones
+    assert told.micro_met_counts_BM.tolist() == [[1, 1, 1], [0, 1, 1]]
 
 
 def test_train_learns_the_next_known_item_inside_the_prefix(histories: Histories) -> None:
@@ -235,7 +238,8 @@ def test_indices_are_int64_and_activity_float32(histories: Histories) -> None:
     batch = _collate(histories, [ANN], attributes_BA=np.zeros((3, 1), np.int32))
     types = {name: tensor.dtype for name, tensor in vars(batch).items()}
     assert types.pop("activity_B") == torch.float32
-    assert {types.pop(f"{view}_met_BM") for view in ("macro", "micro")} == {torch.int32}  # kept for all users at once
+    met = [f"{view}_{part}_BM" for view in ("macro", "micro") for part in ("met", "met_counts")]
+    assert {types.pop(name) for name in met} == {torch.int32}  # kept for all users at once
     assert set(types.values()) == {torch.int64}
 
 

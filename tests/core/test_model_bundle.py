@@ -115,6 +115,13 @@ def test_pickled_weights_are_refused(folder: Path) -> None:
         load_bundle(folder)
 
 
+def test_weights_that_meant_something_else_are_refused(folder: Path) -> None:
+    contents = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({name: value for name, value in contents.items() if name != "layout"}))
+    with pytest.raises(ArtifactError, match=r"bundle\.json is of layout None, this version reads 1: .* train again"):
+        load_bundle(folder)
+
+
 def test_settings_of_another_version_are_refused(folder: Path) -> None:
     contents = json.loads((folder / "bundle.json").read_text())
     contents["network"]["wdith"] = 8

@@ -66,11 +66,12 @@ class TestIdScores:
             scores.micro.weight[:, 0] = 100 * torch.arange(10.0)
         assert scores(evidence_of(ANNA, NOBODY)).tolist() == [[2 + 3 + 4 + 100 * (5 + 6 + 7 + 2)], [0]]
 
-    def test_an_id_met_again_counts_once(self) -> None:
-        scores = IdScores(num_macro_ids=10, num_micro_ids=10, num_logits=2)
-        nn.init.normal_(scores.micro.weight)
-        once, again = (User(micro=((5, 2, 1),) * times, asof=(-1,) * times, targets=(0,)) for times in (1, 3))
-        torch.testing.assert_close(*scores(evidence_of(once, again)))
+    def test_an_id_weighs_the_logarithm_of_how_often_it_was_met(self) -> None:
+        scores = IdScores(num_macro_ids=10, num_micro_ids=10, num_logits=1)
+        with torch.no_grad():
+            scores.micro.weight[5] = 10
+        met = (User(micro=((5, 2, 1),) * times, asof=(-1,) * times, targets=(0,)) for times in (1, 3, 7))
+        assert scores(evidence_of(*met)).tolist() == [[10], [20], [30]]
 
     def test_padding_is_never_learned(self) -> None:
         scores = IdScores(num_macro_ids=10, num_micro_ids=10, num_logits=2)
