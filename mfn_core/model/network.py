@@ -19,7 +19,7 @@ from mfn_core.data.histories import Histories
 from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.alignment import CategoryPooling
 from mfn_core.model.blend import ItemBlend
-from mfn_core.model.encoder import ViewEncoder, flat_events
+from mfn_core.model.encoder import ViewEncoder, flat_events, gather_event
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
 from mfn_core.model.heads import CatalogueBias, NextItemQuery
@@ -28,7 +28,7 @@ from mfn_core.model.outputs import Encoded, Outputs, encode, encode_users
 from mfn_core.model.reader import MEMBER_WIDTH, NUM_MEMBERS, LabelReader, ReaderParts, reader_input, readers_of
 from mfn_core.model.scoring import ItemScores
 from mfn_core.model.transitions import Gains, Transitions, item_shares
-from mfn_core.schema import PAD, View
+from mfn_core.schema import PAD, UNKNOWN, View
 
 _FIRST_SHARES = (0.3, 0.1, 0.3)  # of the gains by direct successors, product and mixture, before any is fitted
 _COUNTED = ("successors.", "neighbours.", "blend.log_popularity_N")
@@ -146,11 +146,14 @@ class MacroMicroFusionNetwork(nn.Module):
     def own_last_item_scores(self, encoded: Encoded, batch: Batch) -> ItemScores:
         """The network's own scores of the item that follows the whole micro history.
 
-        An empty micro history leaves the macro term alone, without either the scores are the biases: what suits everybody.
-        Its ``asof_BL[:, 0]`` is the last app event before the query time.
+        They are read from the state of the latest item that the catalogue knows: nothing teaches what follows an UNKNOWN one where every
+        item of the training events is in the catalogue. A micro history without such an item leaves the macro term alone, without either
+        the scores are the biases: what suits everybody. Its ``asof_BL[:, 0]`` is the last app event before the query time.
         """
         last_B1 = (batch.micro_lengths_B - 1).clamp(min=0)[:, None]
-        query_B1D = self.next_item(encoded.user_micro_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B1))
+        known_B = _up_to_latest_known(batch.micro_ids_BL)
+        state_BD = gather_event(encoded.micro_hidden_BLD, (known_B - 1).clamp(min=0)) * (known_B > 0)[:, None]
+        query_B1D = self.next_item(state_BD[:, None, :], encoded.macro_hidden_BLD, batch.asof_BL.gather(1, last_B1))
         return ItemScores.plain(query_B1D.squeeze(1), self.micro.embedding.ids.weight, self.items.bias)
 
     def ranking_scores(self, batch: Batch) -> ItemScores:
@@ -159,15 +162,19 @@ class MacroMicroFusionNetwork(nn.Module):
 
     def unblended_ranking_scores(self, batch: Batch) -> tuple[ItemScores, tuple[Gains, ...]]:
         """``own_last_item_scores`` of such a batch, and what ``blend`` adds to them."""
-        user_macro_BD, user_micro_BD = encode_users(self.macro, self.micro, self._seen(batch))
+        seen = self._seen(batch)
+        user_macro_BD, user_micro_BD = encode_users(
+            self.macro, self.micro, replace(seen, micro_lengths_B=_up_to_latest_known(seen.micro_ids_BL))
+        )
         query_BD = self.next_item.joined(user_micro_BD, user_macro_BD)
         return ItemScores.plain(query_BD, self.micro.embedding.ids.weight, self.items.bias), self.gains(batch)
 
     def gains(self, batch: Batch) -> tuple[Gains, ...]:
         """What the tables of counts add to the scores of the item that follows the whole micro history, by source."""
-        seen = self._seen(batch)
-        product = self.neighbours(seen.micro_ids_BL, seen.micro_lengths_B)
-        return self.successors(seen.micro_ids_BL, seen.micro_lengths_B), product, self.neighbours.mixture(product)
+        ids_BL = self._seen(batch).micro_ids_BL
+        known_B = _up_to_latest_known(ids_BL)
+        product = self.neighbours(ids_BL, known_B)
+        return self.successors(ids_BL, known_B), product, self.neighbours.mixture(product)
 
     def next_app_scores(self, encoded: Encoded, positions_P: Tensor | None) -> ItemScores:
         """Scores of the app that follows each of the flat macro positions, None: of all."""
@@ -192,3 +199,9 @@ class MacroMicroFusionNetwork(nn.Module):
                 events = (field.name for field in fields(batch) if field.name.startswith(view))
                 batch = replace(batch, **{name: torch.full_like(getattr(batch, name), PAD) for name in events})
         return batch
+
+
+def _up_to_latest_known(ids_BL: Tensor) -> Tensor:
+    """Events of each history up to the latest whose id is in the vocabulary; 0 where there is none."""
+    places_L = torch.arange(1, ids_BL.shape[1] + 1, device=ids_BL.device)
+    return ((ids_BL > UNKNOWN) * places_L).amax(1)

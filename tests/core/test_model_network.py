@@ -16,6 +16,7 @@ from mfn_core.model.losses import Losses, joint_loss, sequence_loss
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.outputs import Outputs
 from mfn_core.model.scoring import ItemScores
+from mfn_core.schema import UNKNOWN
 from tests.batches import (
     ANNA,
     BORIS,
@@ -279,6 +280,21 @@ class TestDefaultNetwork:
         gained = torch.zeros(10).scatter_add(0, scores.gaining_PM[0], scores.gains_PM[0])
         # Anna ends in 7, 2; in the diary 3 and 4 come after 2, and 2 and 3 after 7.
         assert gained.nonzero().flatten().tolist() == [2, 3, 4]
+
+    @pytest.mark.parametrize("after", [((UNKNOWN, 3, 9),), ((UNKNOWN, 3, 9), (UNKNOWN, 3, 9))])
+    def test_what_follows_unknown_items_is_read_from_the_known_one_before_them(self, after) -> None:
+        network = tiny_network()
+        known = batch_of(User(micro=((5, 4, 1), (6, 2, 2)), asof=(-1, -1), targets=(6, 0)))
+        more = batch_of(User(micro=((5, 4, 1), (6, 2, 2), *after), asof=(-1,) * (2 + len(after)), targets=(0,)))
+        expected = dense(network.ranking_scores(known))
+        torch.testing.assert_close(dense(network.ranking_scores(more)), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(dense(network.last_item_scores(network.encode(more), more)), expected, rtol=0, atol=2e-6)
+
+    def test_unknown_items_alone_are_as_none(self) -> None:
+        network, strange = tiny_network(), batch_of(User(micro=((UNKNOWN, 3, 9),), asof=(-1,), targets=(0,)))
+        expected = last_scores(network, NOBODY)
+        torch.testing.assert_close(dense(network.last_item_scores(network.encode(strange), strange)), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(dense(network.ranking_scores(strange)), expected, rtol=0, atol=2e-6)
 
     def test_the_sources_are_direct_successors_product_and_mixture(self) -> None:
         network, batch = tiny_network(), batch_of(ANNA)
