@@ -1,6 +1,7 @@
 """After each epoch of the encoders: how much of the next-item score is the network's, and how much the tables'."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 from mfn_core.training.validation import Answer
 
 _MOST_USERS, _LEAST_USERS = 2048, 256
-_MOST_SCORES = 2**25
+_MOST_SCORES = 2**27  # held in memory: 512 MB
 _ITERATIONS = 25
 _BOTTOM = -1e4
 _BOLDNESS = 0.5  # 0: likelihood, for which far targets count most; 1: the mean chance, for which near ones alone count, as in the ranking
@@ -38,45 +39,59 @@ def fit_blend(blend: ItemBlend, answers: Sequence[Answer]) -> None:
         PermanentError: no finite share fits, because a score, a popularity or a gain is not finite; the shares stay as they are.
     """
     with torch.autocast(blend.sharpness.device.type, enabled=False):
-        own_BN, gains, target_B = _questions(answers)
-        if len(target_B):
-            _fit(blend, own_BN, gains, target_B)
+        questions = _questions(answers)
+        if questions:
+            _fit(blend, questions)
 
 
-def _fit(blend: ItemBlend, own_BN: Tensor, gains: Sequence[Gains], target_B: Tensor) -> None:
+@dataclass(frozen=True)
+class _Questions:
+    """What is asked of B users."""
+
+    own_BN: Tensor  # the network's own scores, those of items that may not be recommended at the bottom
+    gains: tuple[Gains, ...]  # by source
+    target_B: Tensor
+
+
+def _fit(blend: ItemBlend, questions: Sequence[_Questions]) -> None:
     first_K = blend.first_shares_K
-    log_sharpness, popularity_share = (torch.zeros((), device=own_BN.device, requires_grad=True) for _ in range(2))
+    log_sharpness, popularity_share = (torch.zeros((), device=first_K.device, requires_grad=True) for _ in range(2))
     shares_K = first_K.clone().requires_grad_()
-    items_BM = torch.cat([source.items_BM for source in gains], 1)
+    num_users = sum(len(part.target_B) for part in questions)
     optimizer = torch.optim.LBFGS([log_sharpness, popularity_share, shares_K], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        scores_BN = torch.addcmul(popularity_share * blend.log_popularity_N, log_sharpness.exp(), own_BN)
-        scores_BN = scores_BN.scatter_add(1, items_BM, weighted(shares_K, gains))
-        chance_B = torch.exp(-_BOLDNESS * functional.cross_entropy(scores_BN, target_B, reduction="none"))
         away = log_sharpness.square() + popularity_share.square() + (shares_K - first_K).square().sum()
-        total = (1 - chance_B.mean()) / _BOLDNESS + _PRIOR / len(target_B) * away
+        total = _PRIOR / num_users * away
         total.backward()
+        for part in questions:  # a part at a time: the scores of all, twice over for their gradient, are not in memory at once
+            scores_BN = torch.addcmul(popularity_share * blend.log_popularity_N, log_sharpness.exp(), part.own_BN)
+            items_BM = torch.cat([source.items_BM for source in part.gains], 1)
+            scores_BN = scores_BN.scatter_add(1, items_BM, weighted(shares_K, part.gains))
+            chance_B = torch.exp(-_BOLDNESS * functional.cross_entropy(scores_BN, part.target_B, reduction="none"))
+            missed = (1 - chance_B).sum() / (_BOLDNESS * num_users)
+            missed.backward()
+            total = total.detach() + missed.detach()
         return total
 
     optimizer.step(loss)
-    _check(torch.stack([log_sharpness.detach().exp(), popularity_share.detach(), *shares_K.detach()]), blend, own_BN, gains)
+    _check(torch.stack([log_sharpness.detach().exp(), popularity_share.detach(), *shares_K.detach()]), blend, questions)
     blend.sharpness.copy_(log_sharpness.detach().exp())
     blend.popularity_share.copy_(popularity_share.detach())
     blend.shares_K.copy_(shares_K.detach())
 
 
-def _check(fitted: Tensor, blend: ItemBlend, own_BN: Tensor, gains: Sequence[Gains]) -> None:
+def _check(fitted: Tensor, blend: ItemBlend, questions: Sequence[_Questions]) -> None:
     """One value that is not finite makes all shares no number: say what it was."""
     if fitted.isfinite().all():
         return
     own, popularity, gained = (
         f"of {sum(part.numel() for part in parts)} {name} {sum(int((~part.isfinite()).sum()) for part in parts)}"
         for name, parts in (
-            ("scores of the network", [own_BN]),
+            ("scores of the network", [part.own_BN for part in questions]),
             ("popularities", [blend.log_popularity_N]),
-            ("gains", [source.gains_BM for source in gains]),
+            ("gains", [source.gains_BM for part in questions for source in part.gains]),
         )
     )
     raise PermanentError(
@@ -86,21 +101,17 @@ def _check(fitted: Tensor, blend: ItemBlend, own_BN: Tensor, gains: Sequence[Gai
 
 
 @torch.no_grad()
-def _questions(answers: Sequence[Answer]) -> tuple[Tensor, list[Gains], Tensor]:
-    """The network's own scores [B, N], those of items that may not be recommended at the bottom; the gains by source; the targets."""
-    own: list[Tensor] = []
-    gains: list[list[Gains]] = []
-    targets: list[Tensor] = []
+def _questions(answers: Sequence[Answer]) -> list[_Questions]:
+    """Those that the limits allow, of targets that the catalogue knows."""
     is_chosen_U = _chosen(answers)
+    questions: list[_Questions] = []
     for said in answers:
         chosen = torch.from_numpy(is_chosen_U[said.positions]).to(said.target_B.device) & (said.target_B > UNKNOWN)
-        own.append(_allowed(said, chosen))
-        gains.append([source.at(chosen) for source in said.gains])
-        targets.append(said.target_B[chosen])
-    if not targets:
-        return torch.empty(0), [], torch.empty(0)
-    # Out of inference mode, in which the answers were given: gradients pass through copies.
-    return torch.cat(own), [Gains.concatenate(parts) for parts in zip(*gains, strict=True)], torch.cat(targets)
+        if chosen.any():
+            # Out of inference mode, in which the answers were given: gradients pass through copies.
+            gains = tuple(Gains.concatenate([source.at(chosen)]) for source in said.gains)
+            questions.append(_Questions(_allowed(said, chosen).clone(), gains, said.target_B[chosen].clone()))
+    return questions
 
 
 def _chosen(answers: Sequence[Answer]) -> NDArray[np.bool_]:

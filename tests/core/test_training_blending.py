@@ -102,9 +102,19 @@ def test_without_questions_the_shares_stay(said: list[Answer]) -> None:
 def test_no_more_users_are_asked_than_scores_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blending, "_MOST_SCORES", 8 * NUM_ITEMS)
     monkeypatch.setattr(blending, "_LEAST_USERS", 2)
-    own_BN, gains, target_B = blending._questions(answers(X, RIGHT))
-    assert (len(own_BN), len(gains[0].items_BM), len(target_B)) == (8, 8, 8)
-    assert gains[0].items_BM.flatten().tolist() == target_B.tolist()
+    parts = blending._questions(answers(X, RIGHT))
+    assert [sum(sizes) for sizes in zip(*((len(p.own_BN), len(p.gains[0].items_BM), len(p.target_B)) for p in parts), strict=True)] == [
+        8,
+        8,
+        8,
+    ]
+    assert all(part.gains[0].items_BM.flatten().tolist() == part.target_B.tolist() for part in parts)
+
+
+def test_users_asked_together_or_in_parts_are_fitted_alike() -> None:
+    named = RIGHT[:30] + WRONG[30:]
+    together = fitted([_answer(np.arange(NUM_USERS), X, named, TARGETS, True)])
+    torch.testing.assert_close(fitted(answers(X, named)).state_dict(), together.state_dict(), rtol=1e-3, atol=1e-3)
 
 
 def test_answers_of_inference_mode_and_autocast_are_fitted_in_float32() -> None:

@@ -39,6 +39,7 @@ PROBES: list[Any] = [
     ["gender"],
     [1],
     "manual",
+    "off",
     "paper",
     "mixed",
     ["micro"],
