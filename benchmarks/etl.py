@@ -107,9 +107,9 @@ def _raw_day(view: str, log: LogSchema, day: date, rows: int, users: int, path: 
 
 def make_registry(settings: Settings) -> None:
     """The tables of MLflow, which an installation makes once: the dataset is planned by the versions that are registered."""
-    from tasks import tracking
+    from tasks.tracking import registry
 
-    assert not tracking.versions(settings)
+    assert not registry.versions(settings)
 
 
 def ingest(settings: Settings, view: str) -> int:

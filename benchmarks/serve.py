@@ -25,7 +25,7 @@ from mfn_core.data.sequences import raw_columns
 from mfn_core.inference.serving import answer
 from mfn_core.schema import LOGS, USER_ID
 
-_IMPORTS = ("mlflow", "tasks.tracking", "mfn_core.inference.predictor")
+_IMPORTS = ("mlflow", "tasks.tracking.models", "mfn_core.inference.predictor")
 _WARM_UP = 20
 
 
@@ -57,8 +57,8 @@ def measure(requests: int, items: int, events: int, threads: int) -> dict[str, l
     from mfn_core.inference.predictor import Predictor
     from mfn_core.model.builder import build_network
     from mfn_core.model.bundle import save_bundle
-    from tasks import tracking
     from tasks.settings import Settings
+    from tasks.tracking import models, runs
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -69,8 +69,8 @@ def measure(requests: int, items: int, events: int, threads: int) -> dict[str, l
         network.count(dataset.histories, dataset.held_out_B, may_return=False)
         save_bundle(bundle, network, config, dataset.vocabularies, dataset.attribute_classes, {})
         settings = Settings(var=Path(scratch) / "var")
-        run_id = tracking.open_run(settings, "benchmark", {}, {})
-        model = mlflow.pyfunc.load_model(f"models:/{tracking.log_model(settings, run_id, 'benchmark', bundle)}")
+        run_id = runs.open_run(settings, "benchmark", {}, {})
+        model = mlflow.pyfunc.load_model(f"models:/{models.log_model(settings, run_id, 'benchmark', bundle)}")
         as_of = datetime.fromtimestamp(dataset.cut, UTC).isoformat()
         frames = [_request(dataset, row) for row in range(requests)]
         predictor = Predictor.load(bundle, "cpu")

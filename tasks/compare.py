@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from mfn_core.schema import DOWNSTREAM_TASKS, DownstreamTask
-from tasks import manifest, storage, tracking
+from tasks import manifest, storage
 from tasks.comparison import atlas, lineup, measuring, presentation, statistics
 from tasks.comparison.lineup import REFERENCE, SHUFFLED, Lineup
 from tasks.comparison.statistics import MAIN_METRICS, Row
@@ -24,6 +24,7 @@ from tasks.dag_configs import CompareConfig, TrainConfig
 from tasks.manifest import Manifest
 from tasks.plan import plan_training
 from tasks.settings import Settings
+from tasks.tracking import runs
 
 Scores = dict[DownstreamTask, dict[str, dict[int, pa.Table]]]  # by model and seed
 
@@ -89,7 +90,7 @@ def report(
     digest = manifest.digest_of([each.digest for each in parts], left_out, config.bootstrap_samples, title, _code())
     uri = storage.join(settings.store, "comparisons", measuring.dataset_digest(dataset)[:16], "reports", digest[:16])
     done = manifest.find(uri, digest) or _report(settings, config, dataset, parts, left_out, title, uri, digest)
-    run_id = tracking.log_comparison(
+    run_id = runs.log_comparison(
         settings,
         digest,
         params=config.model_dump(mode="json"),
@@ -98,7 +99,7 @@ def report(
         folder=storage.local_folder(uri, settings.scratch),
         airflow_tags=airflow_tags,
     )
-    address = tracking.run_url(settings, run_id)
+    address = runs.run_url(settings, run_id)
     _log.info("comparison of %d models: %s, %s", len(done.facts["models"]), storage.join(uri, MARKDOWN_FILE), address)
     told = done.model_dump(mode="json")
     return told | {"facts": told["facts"] | {"mlflow": address}}

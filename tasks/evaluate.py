@@ -15,10 +15,11 @@ from mfn_core.evaluation.evaluator import Evaluation, by_label, probabilities_of
 from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import PAD, UNKNOWN, USER_ID, DownstreamTask
 from mfn_core.training import BUNDLE, RESULT
-from tasks import manifest, plots, storage, tracking
+from tasks import manifest, plots, storage
 from tasks.dag_configs import TrainConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
+from tasks.tracking import runs
 
 SCORES_FILE = "scores.parquet"
 _PLOTS = "plots"
@@ -49,12 +50,12 @@ def evaluate(
     uri = storage.join(settings.store, "evaluations", training.digest[:16], task)
     digest = manifest.digest_of(training.digest, dataset.digest, task, config.bootstrap_samples, config.mask_seen)
     done = manifest.find(uri, digest) or _evaluate(settings, config, dataset, training, task, uri, digest)
-    run_id = tracking.require_run(settings, training.digest)
-    tracking.log_metrics(settings, run_id, _flat(task, done.facts))
+    run_id = runs.require_run(settings, training.digest)
+    runs.log_metrics(settings, run_id, _flat(task, done.facts))
     folder = storage.local_folder(uri, settings.scratch)
-    tracking.log_json(settings, run_id, done.facts, f"evaluation/{task}.json")
+    runs.log_json(settings, run_id, done.facts, f"evaluation/{task}.json")
     for kept in (_PLOTS, _SLICES):
-        tracking.log_folder(settings, run_id, folder / kept, kept)
+        runs.log_folder(settings, run_id, folder / kept, kept)
     for label, facts in labelled_facts(done.facts).items():
         _log.info("%s on %d users: %s; baseline %s", label, facts["n"], _line(facts["metrics"]), _line(facts["baseline"]))
     return done.model_dump(mode="json")

@@ -13,12 +13,13 @@ from mfn_core.errors import ArtifactError
 from mfn_core.evaluation.comparison import Comparison, compare
 from mfn_core.evaluation.evaluator import score
 from mfn_core.inference.predictor import Predictor
-from tasks import storage, tracking
+from tasks import storage
 from tasks.dag_configs import TrainConfig
 from tasks.evaluate import SCORES_FILE
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.tracking import Version
+from tasks.tracking import FINGERPRINT, models, registry
+from tasks.tracking.registry import Version
 
 _log = logging.getLogger(__name__)
 
@@ -41,19 +42,19 @@ def gate(
     Raises:
         ArtifactError: the champion does not load; the message says how to go on without it.
     """
-    champion = tracking.version_of(settings, tracking.CHAMPION)
+    champion = registry.version_of(settings, registry.CHAMPION)
     if champion is None:
-        lost = tracking.lost_champion(settings)
+        lost = registry.lost_champion(settings)
         return _verdict(True, f"compared with nothing: {lost}" if lost else "there is no champion yet", None, [], [])
-    if champion.tags.get(tracking.FINGERPRINT) == training_manifest["digest"]:
+    if champion.tags.get(FINGERPRINT) == training_manifest["digest"]:
         return _verdict(True, f"version {champion.number} is the champion itself", champion, [], [])
     try:
-        with tracking.bundle_of(settings, champion) as bundle:
+        with models.bundle_of(settings, champion) as bundle:
             predictor = Predictor.load(bundle, config.device)
     except ArtifactError as error:
         raise ArtifactError(
             f"champion version {champion.number} of {settings.model_name} cannot be read: {error}. To train on, promote another version "
-            f"with mfn_promote, or delete the alias {tracking.CHAMPION} in MLflow, so that this model is compared with nothing; then "
+            f"with mfn_promote, or delete the alias {registry.CHAMPION} in MLflow, so that this model is compared with nothing; then "
             "clear this task. Without the alias a person is to promote it"
         ) from error
     dataset = Manifest.model_validate(dataset_manifest)
@@ -62,7 +63,7 @@ def gate(
     if lost := _lost(predictor, data, evaluations):
         reason = (
             f"champion version {champion.number} also answers {', '.join(lost)}, which this model was not trained for or not evaluated on; "
-            f"where that is meant, delete the alias {tracking.CHAMPION} in MLflow and clear this task: the model is compared with nothing, "
+            f"where that is meant, delete the alias {registry.CHAMPION} in MLflow and clear this task: the model is compared with nothing, "
             "and a person is to promote it"
         )
         return _verdict(False, reason, champion, comparisons, caveats)
@@ -118,7 +119,7 @@ def _as_read_by(predictor: Predictor, data: Dataset) -> Dataset:
 
 def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion: Version) -> list[str]:
     caveats: list[str] = []
-    seed = champion.tags.get(tracking.SPLIT_SEED, str(config.split_seed))
+    seed = champion.tags.get(registry.SPLIT_SEED, str(config.split_seed))
     if seed != str(config.split_seed):
         caveats.append(f"the champion was trained with split_seed={seed}, not {config.split_seed}: it has seen labels of these test users")
     if predictor.bundle.facts.get("cut", data.cut) > data.cut:

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 from mfn_core.errors import ConfigError, InsufficientDataError
-from tasks import curated, manifest, storage, tracking
+from tasks import curated, manifest, storage
 from tasks.dag_configs import TrainConfig, ValidateConfig
 from tasks.settings import Settings
+from tasks.tracking import registry
 from tasks.validated import Published, days_to_validate, is_any_validated, is_refused, is_validated, named, published_days, validated_uri
 
 # What names the run, not the model: the days come in by their partitions.
@@ -72,7 +73,7 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
         manifest.code_digest(),
         manifest.now() if config.force else None,
     )
-    version = tracking.find_version(settings, fingerprint)
+    version = registry.find_version(settings, fingerprint)
     skip = f"already trained as version {version.number}: the same partitions, users, config and code" if version else None
     _log.info("%s to %s, fingerprint %s: %s", days[0], days[-1], fingerprint[:16], skip or "to be trained")
     return {

@@ -4,10 +4,11 @@ import logging
 from typing import Any
 
 from mfn_core.errors import ConfigError
-from tasks import manifest, tracking
+from tasks import manifest
 from tasks.dag_configs import PromoteConfig
 from tasks.settings import Settings
-from tasks.tracking import Version
+from tasks.tracking import registry
+from tasks.tracking.registry import Version
 
 _log = logging.getLogger(__name__)
 
@@ -30,30 +31,30 @@ def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str,
     Raises:
         ConfigError: there is no such version, or the gate refused it.
     """
-    champion = tracking.version_of(settings, tracking.CHAMPION)
-    if config.version is None and tracking.version_of(settings, tracking.CANDIDATE) is None:
+    champion = registry.version_of(settings, registry.CHAMPION)
+    if config.version is None and registry.version_of(settings, registry.CANDIDATE) is None:
         if champion is not None and champion.tags.get(_RUN) == run_id:
             # A try before this one got as far as to delete the alias; nobody was told of the champion yet.
             return _promoted(settings, champion, changed=False, reason=champion.tags[_REASON])
-        why = f"no version of {settings.model_name} has the alias {tracking.CANDIDATE}: nothing to promote"
+        why = f"no version of {settings.model_name} has the alias {registry.CANDIDATE}: nothing to promote"
         _log.info("%s", why)
         return {"skipped": why}
-    version = tracking.require_version(settings, tracking.CANDIDATE if config.version is None else config.version)
+    version = registry.require_version(settings, registry.CANDIDATE if config.version is None else config.version)
     _refuse_failed(settings, version)
     changed = champion is None or champion.number != version.number
     if changed and config.version is None and (why := _why_not_by_itself(settings, champion, version, run_id)):
         _log.warning("%s", why)
         return {"skipped": why}
-    reason = config.reason or f"gate: {version.tags.get(tracking.GATE_REASON, 'no reason recorded')}"
+    reason = config.reason or f"gate: {version.tags.get(registry.GATE_REASON, 'no reason recorded')}"
     if changed:
         _move(settings, champion, version, reason, run_id)
-    if tracking.CANDIDATE in version.aliases:
-        tracking.delete_alias(settings, tracking.CANDIDATE)
+    if registry.CANDIDATE in version.aliases:
+        registry.delete_alias(settings, registry.CANDIDATE)
     return _promoted(settings, version, changed, reason)
 
 
 def _promoted(settings: Settings, version: Version, changed: bool, reason: str) -> dict[str, Any]:
-    previous = tracking.version_of(settings, tracking.PREVIOUS)
+    previous = registry.version_of(settings, registry.PREVIOUS)
     _log.info("%s version %d %s champion", settings.model_name, version.number, "becomes" if changed else "is already")
     return {
         "name": settings.model_name,
@@ -67,14 +68,14 @@ def _promoted(settings: Settings, version: Version, changed: bool, reason: str) 
 def _why_not_by_itself(settings: Settings, champion: Version | None, version: Version, run_id: str) -> str:
     """Why a person is to promote this candidate. Empty where it may become champion without one."""
     is_begun = version.tags.get(_RUN) == run_id  # by a try before this one: its tags are there, though the alias has not moved yet
-    lost = "" if is_begun else tracking.lost_champion(settings)
+    lost = "" if is_begun else registry.lost_champion(settings)
     return lost or _judged_against_another(champion, version) or _knows_less(champion, version)
 
 
 def _judged_against_another(champion: Version | None, version: Version) -> str:
     """Why the gate's verdict does not hold: the champion was moved since, for example back. Empty where it holds."""
     now = str(champion.number if champion else None)
-    judged = version.tags.get(tracking.GATE_CHAMPION, now)
+    judged = version.tags.get(registry.GATE_CHAMPION, now)
     if judged == now:
         return ""
     return (
@@ -85,7 +86,7 @@ def _judged_against_another(champion: Version | None, version: Version) -> str:
 
 def _knows_less(champion: Version | None, version: Version) -> str:
     """That the candidate is of older data than the champion: "not worse" on old test users is no reason to go back. Else empty."""
-    end, known = (each.tags.get(tracking.DATA_END) if each else None for each in (version, champion))
+    end, known = (each.tags.get(registry.DATA_END) if each else None for each in (version, champion))
     if end is None or known is None or end >= known:  # versions registered before there was the tag have none
         return ""
     return (
@@ -95,10 +96,10 @@ def _knows_less(champion: Version | None, version: Version) -> str:
 
 
 def _refuse_failed(settings: Settings, version: Version) -> None:
-    if version.tags.get(tracking.GATE) == tracking.PASSED:
+    if version.tags.get(registry.GATE) == registry.PASSED:
         return
-    passed = [str(each.number) for each in tracking.versions(settings) if each.tags.get(tracking.GATE) == tracking.PASSED]
-    reason = version.tags.get(tracking.GATE_REASON, "it has no verdict")
+    passed = [str(each.number) for each in registry.versions(settings) if each.tags.get(registry.GATE) == registry.PASSED]
+    reason = version.tags.get(registry.GATE_REASON, "it has no verdict")
     raise ConfigError(
         f"{settings.model_name} version {version.number} did not pass the gate ({reason}); "
         f"versions that passed: {', '.join(passed) or 'none'}. Promote one of them, or train again"
@@ -109,7 +110,7 @@ def _move(settings: Settings, champion: Version | None, version: Version, reason
     # The alias champion moves last: whoever reads it after a crash finds the old champion with its tags, or the new one with its own.
     now = manifest.now()
     if champion is not None:
-        tracking.set_alias(settings, tracking.PREVIOUS, champion.number)
-        tracking.tag_version(settings, champion.number, {"mfn.replaced_by": str(version.number), "mfn.replaced_at": now})
-    tracking.tag_version(settings, version.number, {tracking.PROMOTED_AT: now, _REASON: reason, _RUN: run_id})
-    tracking.set_alias(settings, tracking.CHAMPION, version.number)
+        registry.set_alias(settings, registry.PREVIOUS, champion.number)
+        registry.tag_version(settings, champion.number, {"mfn.replaced_by": str(version.number), "mfn.replaced_at": now})
+    registry.tag_version(settings, version.number, {registry.PROMOTED_AT: now, _REASON: reason, _RUN: run_id})
+    registry.set_alias(settings, registry.CHAMPION, version.number)

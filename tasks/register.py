@@ -17,12 +17,13 @@ from mfn_core.inference.predictor import Predictor
 from mfn_core.inference.serving import answer
 from mfn_core.schema import PAD, UNKNOWN, USER_ID
 from mfn_core.training import BUNDLE
-from tasks import manifest, storage, tracking
+from tasks import manifest, storage
 from tasks.dag_configs import TrainConfig
 from tasks.evaluate import labelled_facts
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.tracking import Version
+from tasks.tracking import FINGERPRINT, models, registry, runs
+from tasks.tracking.registry import Version
 
 _TOLERANCE = 1e-5
 _EVENTS_IN_CHECK = 5
@@ -48,33 +49,33 @@ def register(
         ArtifactError: the logged model does not load, or answers otherwise than the predictor.
     """
     dataset, training = Manifest.model_validate(dataset_manifest), Manifest.model_validate(training_manifest)
-    run_id = tracking.require_run(settings, training.digest)
-    version = tracking.find_version(settings, training.digest)
+    run_id = runs.require_run(settings, training.digest)
+    version = registry.find_version(settings, training.digest)
     if version is None:
         verdicts = _log_evidence(settings, run_id, dataset, gate)
         bundle = storage.local_folder(storage.join(training.uri, BUNDLE), settings.scratch)
-        model_id = tracking.log_model(settings, run_id, training.digest, bundle)
+        model_id = models.log_model(settings, run_id, training.digest, bundle)
         _check(settings, f"models:/{model_id}", bundle)
-        tags = _tags(tracking.run_tags(settings, run_id), config, dataset, training, evaluations, gate) | verdicts
-        version = tracking.register_version(settings, run_id, model_id, tags)
+        tags = _tags(runs.run_tags(settings, run_id), config, dataset, training, evaluations, gate) | verdicts
+        version = registry.register_version(settings, run_id, model_id, tags)
         _log.info("registered %s version %d", settings.model_name, version.number)
     else:
         _log.info("%s version %d already has this fingerprint: nothing is registered", settings.model_name, version.number)
-        if tracking.PROMOTED_AT not in version.tags:  # else its verdict was acted upon, and stays as the evidence of that
+        if registry.PROMOTED_AT not in version.tags:  # else its verdict was acted upon, and stays as the evidence of that
             version = _judged_again(settings, version, gate)
-    if version.tags[tracking.GATE] == tracking.PASSED and tracking.PROMOTED_AT not in version.tags:
-        tracking.set_alias(settings, tracking.CANDIDATE, version.number)
-    tracking.set_tags(settings, run_id, {"mfn.model_version": str(version.number)})
-    tracking.close_run(settings, run_id, succeeded=True)
-    return _summary(settings, tracking.require_version(settings, version.number))
+    if version.tags[registry.GATE] == registry.PASSED and registry.PROMOTED_AT not in version.tags:
+        registry.set_alias(settings, registry.CANDIDATE, version.number)
+    runs.set_tags(settings, run_id, {"mfn.model_version": str(version.number)})
+    runs.close_run(settings, run_id, succeeded=True)
+    return _summary(settings, registry.require_version(settings, version.number))
 
 
 def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any]) -> Version:
     """The version with this verdict, which may be of another champion than the one that it was registered with."""
-    tracking.tag_version(settings, version.number, _verdict_tags(gate))
-    if not gate["passed"] and tracking.CANDIDATE in version.aliases:
-        tracking.delete_alias(settings, tracking.CANDIDATE)
-    return tracking.require_version(settings, version.number)
+    registry.tag_version(settings, version.number, _verdict_tags(gate))
+    if not gate["passed"] and registry.CANDIDATE in version.aliases:
+        registry.delete_alias(settings, registry.CANDIDATE)
+    return registry.require_version(settings, version.number)
 
 
 def _summary(settings: Settings, version: Version) -> dict[str, Any]:
@@ -83,8 +84,8 @@ def _summary(settings: Settings, version: Version) -> dict[str, Any]:
         "version": version.number,
         "aliases": list(version.aliases),
         "run_id": version.run_id,
-        "run_url": tracking.run_url(settings, version.run_id),
-        "gate": version.tags[tracking.GATE],
+        "run_url": runs.run_url(settings, version.run_id),
+        "gate": version.tags[registry.GATE],
     }
 
 
@@ -95,9 +96,9 @@ def _log_evidence(settings: Settings, run_id: str, dataset: Manifest, gate: Mapp
         verdicts[dataset.uri] = own
     warned = sum(bool(verdict.get("warnings")) for verdict in verdicts.values())
     tags = {"mfn.expectations": f"passed: {len(verdicts)} artifacts judged, {warned} with warnings"}
-    tracking.log_json(settings, run_id, verdicts, "expectations/verdicts.json")
-    tracking.log_json(settings, run_id, gate, "gate.json")
-    tracking.set_tags(settings, run_id, tags)
+    runs.log_json(settings, run_id, verdicts, "expectations/verdicts.json")
+    runs.log_json(settings, run_id, gate, "gate.json")
+    runs.set_tags(settings, run_id, tags)
     return tags
 
 
@@ -124,14 +125,14 @@ def _tags(
             summary = {"n": facts["n"], "metrics": facts["metrics"], "intervals": facts["intervals"], "baseline": facts["baseline"]}
             tags[f"mfn.metrics.{name}"] = json.dumps(summary)
     return tags | {
-        tracking.FINGERPRINT: training.digest,
-        tracking.SPLIT_SEED: str(config.split_seed),
+        FINGERPRINT: training.digest,
+        registry.SPLIT_SEED: str(config.split_seed),
         **_verdict_tags(gate),
         "mfn.dataset.uri": dataset.uri,
         "mfn.dataset.digest": dataset.digest,
         "mfn.dataset.cut": str(dataset.facts.get("cut_time", dataset.facts["cut"])),
         "mfn.dataset.horizon_days": str(dataset.facts["horizon_days"]),
-        tracking.DATA_END: str(day_of(dataset.facts["cut"] + (dataset.facts["horizon_days"] or 0) * DAY)),
+        registry.DATA_END: str(day_of(dataset.facts["cut"] + (dataset.facts["horizon_days"] or 0) * DAY)),
         "mfn.dataset.partitions": str(len(dataset.inputs)),
         "mfn.leak_proof": json.dumps(dataset.facts["leak_proof"]),
     }
@@ -139,9 +140,9 @@ def _tags(
 
 def _verdict_tags(gate: Mapping[str, Any]) -> dict[str, str]:
     return {
-        tracking.GATE: tracking.PASSED if gate["passed"] else "failed",
-        tracking.GATE_REASON: gate["reason"],
-        tracking.GATE_CHAMPION: str(gate["champion"]),
+        registry.GATE: registry.PASSED if gate["passed"] else "failed",
+        registry.GATE_REASON: gate["reason"],
+        registry.GATE_CHAMPION: str(gate["champion"]),
         "mfn.gate.caveats": "; ".join(gate["caveats"]) or "none",
         "mfn.gate.comparisons": json.dumps(gate["comparisons"]),
     }
@@ -153,7 +154,7 @@ def _check(settings: Settings, uri: str, bundle: Path) -> None:
     request = _request(predictor)
     as_of = request.attrs["as_of"]
     expected = answer(predictor, request, as_of=as_of)
-    actual = tracking.load_model(settings, uri).predict(request, params={"as_of": as_of})
+    actual = models.load_model(settings, uri).predict(request, params={"as_of": as_of})
     for column in ("embedding", "top_scores"):
         pairs = zip(expected[column], actual[column], strict=True)
         if not all(len(old) == len(new) and np.allclose(old, new, atol=_TOLERANCE, rtol=_TOLERANCE) for old, new in pairs):

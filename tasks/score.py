@@ -26,11 +26,12 @@ from mfn_core.data.sequences import build_histories
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.inference.predictor import Predictions, Predictor
 from mfn_core.schema import EVENT_TIME, LOGS, SEQ_NO, USER_ID, LogSchema, View
-from tasks import audit, curated, engine, manifest, storage, tracking
+from tasks import audit, curated, engine, manifest, storage
 from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
-from tasks.tracking import Version
+from tasks.tracking import FINGERPRINT, models, registry
+from tasks.tracking.registry import Version
 from tasks.validated import Published, is_any_validated, is_refused, named, published_days, validated_uri
 
 SCORES_FILE = "part-00000.parquet"
@@ -50,8 +51,8 @@ def plan_score(settings: Settings, config: ScoreConfig) -> dict[str, Any]:
         ConfigError: an alias other than champion names no version, or the champion was lost.
         InsufficientDataError: no curated events before ``as_of`` that may be read.
     """
-    if config.alias == tracking.CHAMPION and tracking.version_of(settings, config.alias) is None:
-        if lost := tracking.lost_champion(settings):
+    if config.alias == registry.CHAMPION and registry.version_of(settings, config.alias) is None:
+        if lost := registry.lost_champion(settings):
             raise ConfigError(lost)
         return {"skip": f"model {settings.model_name} has no champion yet: run mfn_train, then mfn_promote"}
     work = _plan(settings, config, config.alias, config.as_of)
@@ -87,7 +88,7 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
         done = done.model_copy(update={"created_at": manifest.now(), "facts": done.facts | {"left_out": work.left_out}})
         manifest.write(done)
         return done.model_dump(mode="json")
-    with tracking.bundle_of(settings, work.version) as bundle:
+    with models.bundle_of(settings, work.version) as bundle:
         predictor = Predictor.load(bundle)
     with engine.connect(settings) as connection, storage.staged_folder(work.uri, settings.scratch) as folder:
         events = _events(connection, work.inputs)
@@ -168,7 +169,7 @@ class _Tally:
 
 
 def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, as_of: date | None) -> _Work:
-    version = tracking.require_version(settings, number_or_alias)
+    version = registry.require_version(settings, number_or_alias)
     published = published_days(settings, None, as_of - timedelta(days=1) if as_of else None)
     days = sorted({day for found in published.values() for day in found})
     readable = _readable(settings, published, days)
@@ -187,7 +188,7 @@ def _plan(settings: Settings, config: ScoreConfig, number_or_alias: int | str, a
         inputs=inputs,
         left_out=[str(day) for day in left_out],
         uri=storage.join(settings.store, "scores", f"as_of={as_of}", f"version={version.number}"),
-        digest=manifest.digest_of(settings.model_name, version.number, version.tags.get(tracking.FINGERPRINT), config.top_k, digests),
+        digest=manifest.digest_of(settings.model_name, version.number, version.tags.get(FINGERPRINT), config.top_k, digests),
     )
 
 

@@ -30,10 +30,11 @@ from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.errors import MFNError, ProcessError, TransientError
 from mfn_core.training import BUNDLE, CHECKPOINT, JOB, RESULT
 from mfn_core.training.progress import Progress
-from tasks import manifest, storage, tracking
+from tasks import manifest, storage
 from tasks.dag_configs import TrainConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
+from tasks.tracking import runs
 
 _LOCK, _STDERR = "lock", "stderr.log"
 _STDERR_LINES = 20
@@ -59,14 +60,14 @@ def train(
         The manifest of the training run; see ``train_managed``, also for what it raises.
     """
     with _locked(_folder(settings, fingerprint)):  # first: the MLflow run of a training under way is not ours to touch
-        run_id = tracking.open_run(settings, fingerprint, config.model_dump(mode="json"), airflow_tags)
-        tracking.log_dataset(settings, run_id, Manifest.model_validate(dataset_manifest))
+        run_id = runs.open_run(settings, fingerprint, config.model_dump(mode="json"), airflow_tags)
+        runs.log_dataset(settings, run_id, Manifest.model_validate(dataset_manifest))
 
         told = _Curves(settings, run_id)
         try:
             trained = _train(settings, config, dataset_manifest, fingerprint, told.hear)
         except BaseException:
-            _unless_away(lambda: tracking.close_run(settings, run_id, succeeded=False), "the run goes on being called running")
+            _unless_away(lambda: runs.close_run(settings, run_id, succeeded=False), "the run goes on being called running")
             raise
         told.complete(storage.read_json(storage.join(trained["uri"], RESULT))["history"])
         return trained
@@ -94,7 +95,7 @@ class _Curves:
                 self._tell(Progress(**each))
 
     def _tell(self, progress: Progress) -> None:
-        tracking.log_metrics(self._settings, self._run_id, _curves(progress), step=progress.epoch)
+        runs.log_metrics(self._settings, self._run_id, _curves(progress), step=progress.epoch)
         self._told.add(progress.epoch)
 
 

@@ -116,8 +116,8 @@ def _minutes(meant: Installation) -> float:
 
 def _ending(meant: Installation, dags: Any) -> str:
     from deploy.local.summary import measurements, summary, table
-    from tasks import tracking
     from tasks.settings import load_settings
+    from tasks.tracking import registry
 
     registration = dags.output("mfn_train", "register")
     if registration is None:
@@ -128,7 +128,7 @@ def _ending(meant: Installation, dags: Any) -> str:
         if output is not None:
             outputs[stage] = output
     evaluations, (dataset,), (registered,) = (outputs[stage].values for stage in ("evaluate", "build_dataset", "register"))
-    version = tracking.require_version(load_settings(), registered["version"])
+    version = registry.require_version(load_settings(), registered["version"])
     measured = measurements(evaluations)
     content = summary(measured, dataset, registered, version.aliases, outputs)
     file = meant.root / "summary.json"

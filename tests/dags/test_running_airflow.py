@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import curated, manifest, storage, tracking
+from tasks import curated, manifest, storage
+from tasks.tracking.registry import require_version
+from tasks.tracking.runs import run_tags
 from tests.dags.running import FINISHED, Airflow, running, until
 
 pytestmark = [pytest.mark.slow_start, pytest.mark.timeout(1200), pytest.mark.xdist_group("airflow")]
@@ -111,10 +113,10 @@ def test_a_range_is_ingested_by_hand(airflow: Airflow, validated: str) -> None:
 
 def test_training_by_hand_registers_a_version_that_is_linked_with_its_run_both_ways(airflow: Airflow, trained: str) -> None:
     registered = airflow.xcom("mfn_train", trained, "register")
-    version = tracking.require_version(airflow.settings, registered["version"])
+    version = require_version(airflow.settings, registered["version"])
     assert version.run_id == registered["run_id"]
     assert registered["run_url"].endswith(f"/runs/{version.run_id}")
-    tags = tracking.run_tags(airflow.settings, version.run_id)
+    tags = run_tags(airflow.settings, version.run_id)
     assert (tags["airflow.dag_id"], tags["airflow.run_id"]) == ("mfn_train", trained)
     assert (
         airflow.client.get(tags["airflow.url"].replace("/dags/", "/api/v2/dags/").replace("/runs/", "/dagRuns/")).json()["dag_run_id"]

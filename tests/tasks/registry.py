@@ -4,10 +4,14 @@ import json
 from typing import Any
 
 from mfn_core.data.dataset import Dataset
-from tasks import manifest, storage, tracking
+from tasks import manifest, storage
 from tasks.dag_configs import TrainConfig
 from tasks.manifest import Manifest
 from tasks.settings import Settings
+from tasks.tracking import FINGERPRINT
+from tasks.tracking.models import log_model
+from tasks.tracking.registry import CHAMPION, GATE, PASSED, SPLIT_SEED, register_version, set_alias
+from tasks.tracking.runs import open_run, require_run
 from tests.factories import patterned_dataset, store_dataset
 from tests.models import TINY, store_model
 
@@ -46,15 +50,15 @@ def store_training(settings: Settings, dataset_manifest: dict[str, Any], letter:
     (folder / "result.json").write_text(json.dumps({"best_epoch": 2, "history": [{"epoch": 1, **EPOCH}, {"epoch": 2, **EPOCH}]}))
     made = Manifest(kind="training", uri=uri, digest=fingerprint)
     manifest.write(made)
-    tracking.open_run(settings, fingerprint, {"width": 8}, AIRFLOW)
+    open_run(settings, fingerprint, {"width": 8}, AIRFLOW)
     return made.model_dump(mode="json")
 
 
 def make_champion(settings: Settings, training_manifest: dict[str, Any]) -> None:
     """Register a stored training run as champion, with no evidence but its fingerprint and split seed."""
     fingerprint = training_manifest["digest"]
-    run_id = tracking.require_run(settings, fingerprint)
+    run_id = require_run(settings, fingerprint)
     bundle = storage.local_folder(storage.join(training_manifest["uri"], "bundle"), settings.scratch)
-    model_id = tracking.log_model(settings, run_id, fingerprint, bundle)
-    tags = {tracking.FINGERPRINT: fingerprint, tracking.SPLIT_SEED: str(CONFIG.split_seed), tracking.GATE: tracking.PASSED}
-    tracking.set_alias(settings, tracking.CHAMPION, tracking.register_version(settings, run_id, model_id, tags).number)
+    model_id = log_model(settings, run_id, fingerprint, bundle)
+    tags = {FINGERPRINT: fingerprint, SPLIT_SEED: str(CONFIG.split_seed), GATE: PASSED}
+    set_alias(settings, CHAMPION, register_version(settings, run_id, model_id, tags).number)

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mfn_core.errors import ConfigError
-from tasks import storage, tracking
+from tasks import storage
 from tasks.evaluate import evaluate, labelled_facts
+from tasks.tracking.runs import require_run
 from tests.factories import app_log, dataset_of, item_log
 from tests.tasks.registry import CONFIG, store_inputs, store_training
 
@@ -59,13 +60,13 @@ def test_scores_are_kept_one_row_per_user(registry, inputs):
 def test_a_second_run_finds_the_first_and_doubles_nothing(registry, inputs, client):
     first = evaluate(registry, CONFIG, *inputs, "activity")
     assert evaluate(registry, CONFIG, *inputs, "activity") == first
-    run_id = tracking.require_run(registry, "f" * 64)
+    run_id = require_run(registry, "f" * 64)
     assert len(client.get_metric_history(run_id, "test/activity/auc")) == 1
 
 
 def test_figures_and_baselines_are_in_the_run(registry, inputs, client):
     made = evaluate(registry, CONFIG, *inputs, "attribute")
-    logged = client.get_run(tracking.require_run(registry, "f" * 64)).data.metrics
+    logged = client.get_run(require_run(registry, "f" * 64)).data.metrics
     assert logged["test/attribute/colour/accuracy"] == made["facts"]["metrics"]["colour"]["accuracy"]
     assert logged["baseline/attribute/colour/accuracy"] == made["facts"]["baseline"]["colour"]["accuracy"]
     assert logged["test/attribute/colour/ece"] == made["facts"]["metrics"]["colour"]["ece"]
@@ -75,7 +76,7 @@ def test_figures_and_baselines_are_in_the_run(registry, inputs, client):
 def test_plots_are_in_the_run_and_the_first_task_draws_the_models_portrait(registry, inputs, client):
     for task in PLOTS:
         evaluate(registry, CONFIG, *inputs, task)
-    run_id = tracking.require_run(registry, "f" * 64)
+    run_id = require_run(registry, "f" * 64)
     logged = [file.path.removeprefix("plots/") for file in client.list_artifacts(run_id, "plots")]
     assert sorted(logged) == sorted([*PORTRAIT, *(name for names in PLOTS.values() for name in names)])
 
@@ -83,7 +84,7 @@ def test_plots_are_in_the_run_and_the_first_task_draws_the_models_portrait(regis
 def test_slices_are_in_the_run_as_rows_and_as_a_table(registry, inputs, client, tmp_path):
     for task in PLOTS:
         evaluate(registry, CONFIG, *inputs, task)
-    run_id = tracking.require_run(registry, "f" * 64)
+    run_id = require_run(registry, "f" * 64)
     logged = Path(client.download_artifacts(run_id, "slices", str(tmp_path)))
     assert sorted(file.name for file in logged.iterdir()) == sorted(f"{task}.{kind}" for task in PLOTS for kind in ("json", "md"))
     for task in PLOTS:
@@ -104,7 +105,7 @@ def test_one_view_only_is_drawn_without_an_atlas(registry, client):
     items = [(f"u{n}", f"i{(n + step) % 5}", "news", f"2026-05-0{step + 1}T09:00:00") for n in range(20) for step in range(4)]
     dataset = store_inputs(registry, dataset_of(app_log([]), item_log(items), users=[f"u{n}" for n in range(20)]))
     evaluate(registry, CONFIG, dataset, store_training(registry, dataset), "recommendation")
-    logged = [file.path for file in client.list_artifacts(tracking.require_run(registry, "f" * 64), "plots")]
+    logged = [file.path for file in client.list_artifacts(require_run(registry, "f" * 64), "plots")]
     assert logged == ["plots/embedding_map.png", "plots/learning_curves.png", "plots/recommendation_ranking.png"]
 
 

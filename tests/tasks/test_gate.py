@@ -13,10 +13,11 @@ from mfn_core.data.fitting import encode_again
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.errors import ArtifactError, TransientError
 from mfn_core.inference.predictor import Predictor
-from tasks import storage, tracking
+from tasks import storage
 from tasks.evaluate import SCORES_FILE, evaluate
 from tasks.gate import gate
 from tasks.settings import Settings
+from tasks.tracking.registry import CHAMPION, PREVIOUS, delete_alias, set_alias
 from tests.factories import patterned_dataset
 from tests.tasks.registry import CONFIG, make_champion, store_inputs, store_training
 
@@ -68,8 +69,8 @@ def test_the_first_model_passes(registry):
 
 def test_where_the_champion_was_lost_the_verdict_says_that_nothing_was_compared(registry):
     make_champion(registry, store_training(registry, store_inputs(registry)))
-    tracking.set_alias(registry, tracking.PREVIOUS, 1)
-    tracking.delete_alias(registry, tracking.CHAMPION)
+    set_alias(registry, PREVIOUS, 1)
+    delete_alias(registry, CHAMPION)
     verdict = gate(registry, CONFIG, {"uri": "", "kind": "dataset", "digest": ""}, {"digest": "e" * 64}, [])
     assert (verdict["passed"], verdict["champion"], verdict["reason"]) == (
         True,

@@ -7,12 +7,12 @@ import pytest
 
 from mfn_core.errors import InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LogSchema
-from tasks import curated, manifest, plan, tracking
+from tasks import curated, manifest, plan
 from tasks.dag_configs import TrainConfig, ValidateConfig
 from tasks.manifest import Manifest
 from tasks.plan import plan_training, plan_validation
 from tasks.settings import Settings
-from tasks.tracking import Version
+from tasks.tracking.registry import Version
 from tasks.validated import refused_uri, validated_among, validated_uri
 from tests.factories import planned
 
@@ -23,7 +23,7 @@ MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Version]:
     """Versions by fingerprint: an empty registry."""
     found: dict[str, Version] = {}
-    monkeypatch.setattr(tracking, "find_version", lambda settings, fingerprint: found.get(fingerprint))
+    monkeypatch.setattr("tasks.tracking.registry.find_version", lambda settings, fingerprint: found.get(fingerprint))
     return found
 
 

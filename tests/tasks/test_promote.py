@@ -5,9 +5,22 @@ import re
 import pytest
 
 from mfn_core.errors import ConfigError
-from tasks import tracking
 from tasks.dag_configs import PromoteConfig
 from tasks.promote import promote
+from tasks.tracking.registry import (
+    CANDIDATE,
+    CHAMPION,
+    DATA_END,
+    GATE,
+    GATE_CHAMPION,
+    GATE_REASON,
+    delete_alias,
+    register_version,
+    require_version,
+    set_alias,
+    versions,
+)
+from tasks.tracking.runs import open_run
 
 RUN = "asset_triggered__2026-11-28"
 
@@ -20,23 +33,23 @@ def register(registry):
         from mlflow import MlflowClient
 
         client = MlflowClient(registry.tracking)
-        run_id = tracking.open_run(registry, f"{len(tracking.versions(registry))}" * 64, {}, {})
+        run_id = open_run(registry, f"{len(versions(registry))}" * 64, {}, {})
         model_id = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="mfn").model_id
-        tags = {tracking.GATE: gate, tracking.GATE_REASON: "because"}
+        tags = {GATE: gate, GATE_REASON: "because"}
         if judged_against:
-            tags[tracking.GATE_CHAMPION] = judged_against
+            tags[GATE_CHAMPION] = judged_against
         if data_end:
-            tags[tracking.DATA_END] = data_end
-        version = tracking.register_version(registry, run_id, model_id, tags)
+            tags[DATA_END] = data_end
+        version = register_version(registry, run_id, model_id, tags)
         if candidate:
-            tracking.set_alias(registry, tracking.CANDIDATE, version.number)
+            set_alias(registry, CANDIDATE, version.number)
         return version.number
 
     return add
 
 
 def aliases(settings):
-    return {version.number: version.aliases for version in tracking.versions(settings)}
+    return {version.number: version.aliases for version in versions(settings)}
 
 
 def test_the_candidate_becomes_champion(registry, register):
@@ -129,7 +142,7 @@ def test_a_candidate_of_the_champions_data_replaces_it(registry, register):
 
 
 def lose_alias(settings):
-    tracking.delete_alias(settings, tracking.CHAMPION)
+    delete_alias(settings, CHAMPION)
 
 
 def lose_version(settings):
@@ -162,7 +175,7 @@ def test_a_retry_of_a_first_promotion_that_broke_off_before_the_alias_moved_goes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "set_alias", killed)
+        patch.setattr("tasks.tracking.registry.set_alias", killed)
         with pytest.raises(KeyboardInterrupt):
             promote(registry, PromoteConfig(), RUN)
     assert promote(registry, PromoteConfig(), RUN)["changed"]
@@ -171,7 +184,7 @@ def test_a_retry_of_a_first_promotion_that_broke_off_before_the_alias_moved_goes
 def test_reason_and_time_are_tags_of_the_version(registry, register):
     register()
     promote(registry, PromoteConfig(reason="looks good"), RUN)
-    tags = tracking.require_version(registry, 1).tags
+    tags = require_version(registry, 1).tags
     assert tags["mfn.promotion.reason"] == "looks good"
     assert tags["mfn.promoted_at"].endswith("+00:00")
 

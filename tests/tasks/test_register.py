@@ -16,11 +16,23 @@ from mlflow.exceptions import MlflowException
 from mfn_core.errors import ArtifactError
 from mfn_core.inference.predictor import Predictor
 from mfn_core.inference.serving import answer, example_request
-from tasks import manifest, storage, tracking
+from tasks import manifest, storage
 from tasks import register as module
 from tasks.evaluate import evaluate
 from tasks.manifest import Manifest
 from tasks.register import register
+from tasks.tracking.models import load_model
+from tasks.tracking.registry import (
+    CANDIDATE,
+    CHAMPION,
+    GATE_REASON,
+    PROMOTED_AT,
+    delete_alias,
+    require_version,
+    set_alias,
+    tag_version,
+    versions,
+)
 from tests.tasks.registry import AIRFLOW, CONFIG, store_inputs, store_training
 
 PASSED = {"passed": True, "reason": "there is no champion yet", "champion": None, "comparisons": [], "caveats": []}
@@ -60,16 +72,14 @@ def test_a_second_run_doubles_neither_run_nor_model_nor_version(registry, inputs
     first = register(registry, CONFIG, *inputs, [], PASSED)
     assert register(registry, CONFIG, *inputs, [], PASSED) == first
     experiment = client.get_run(first["run_id"]).info.experiment_id
-    counts = [
-        len(found) for found in (client.search_runs([experiment]), client.search_logged_models([experiment]), tracking.versions(registry))
-    ]
+    counts = [len(found) for found in (client.search_runs([experiment]), client.search_logged_models([experiment]), versions(registry))]
     assert counts == [1, 1, 1]
 
 
 def test_a_run_again_after_promotion_makes_no_new_candidate(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
-    tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
-    tracking.delete_alias(registry, tracking.CANDIDATE)
+    tag_version(registry, 1, {PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    delete_alias(registry, CANDIDATE)
     assert register(registry, CONFIG, *inputs, [], PASSED)["aliases"] == []
 
 
@@ -77,28 +87,28 @@ def test_a_version_that_fails_when_it_is_judged_again_is_no_candidate_any_more(r
     register(registry, CONFIG, *inputs, [], PASSED)
     registered = register(registry, CONFIG, *inputs, [], FAILED)
     assert (registered["version"], registered["aliases"], registered["gate"]) == (1, [], "failed")
-    assert tracking.require_version(registry, 1).tags[tracking.GATE_REASON] == "worse than champion version 1"
+    assert require_version(registry, 1).tags[GATE_REASON] == "worse than champion version 1"
 
 
 def test_a_version_names_the_champion_that_it_was_judged_against_last_and_the_caveats(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
-    tags = tracking.require_version(registry, 1).tags
+    tags = require_version(registry, 1).tags
     assert (tags["mfn.gate.champion"], tags["mfn.gate.caveats"]) == ("None", "none")
     register(registry, CONFIG, *inputs, [], PASSED | {"champion": 4, "caveats": ["older users", "later data"]})
-    tags = tracking.require_version(registry, 1).tags
+    tags = require_version(registry, 1).tags
     assert (tags["mfn.gate.champion"], tags["mfn.gate.caveats"]) == ("4", "older users; later data")
 
 
 def test_a_promoted_version_keeps_the_verdict_it_was_promoted_by(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
-    tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    tag_version(registry, 1, {PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
     register(registry, CONFIG, *inputs, [], FAILED)
-    assert tracking.require_version(registry, 1).tags[tracking.GATE_REASON] == "there is no champion yet"
+    assert require_version(registry, 1).tags[GATE_REASON] == "there is no champion yet"
 
 
 def test_a_version_carries_its_evidence(registry, inputs, evaluations):
     register(registry, CONFIG, *inputs, evaluations, PASSED)
-    tags = tracking.require_version(registry, 1).tags
+    tags = require_version(registry, 1).tags
     assert tags["mfn.fingerprint"] == "f" * 64
     assert tags["mfn.gate"] == "passed"
     assert tags["mfn.dataset.digest"] == "d" * 64
@@ -140,19 +150,19 @@ def test_a_model_that_answers_otherwise_than_the_predictor_is_not_registered(reg
     monkeypatch.setattr(module, "answer", altered)
     with pytest.raises(ArtifactError, match="answers embedding otherwise"):
         register(registry, CONFIG, *inputs, [], PASSED)
-    assert tracking.versions(registry) == []
+    assert versions(registry) == []
 
 
 def test_a_bad_request_is_told_what_is_wrong(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
-    model = tracking.load_model(registry, "models:/mfn@candidate")
+    model = load_model(registry, "models:/mfn@candidate")
     with pytest.raises(MlflowException, match="as_of='yesterday' is no ISO-8601 time"):
         model.predict(example_request(), params={"as_of": "yesterday"})
 
 
 def test_the_model_is_served_without_the_repository_and_without_pickle(registry, inputs, tmp_path):
     register(registry, CONFIG, *inputs, [], PASSED)
-    tracking.set_alias(registry, tracking.CHAMPION, 1)
+    set_alias(registry, CHAMPION, 1)
     records = example_request().to_dict(orient="records")
     request = {"dataframe_records": records, "params": {"top_k": 3, "as_of": "2026-04-01"}}
     with Served(registry, tmp_path) as url:

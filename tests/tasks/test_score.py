@@ -10,11 +10,12 @@ import pytest
 from mfn_core.errors import AuditError, ConfigError, InsufficientDataError
 from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import curated, manifest, storage, tracking
+from tasks import curated, manifest, storage
 from tasks import score as module
 from tasks.dag_configs import ScoreConfig
 from tasks.manifest import Manifest
 from tasks.score import plan_score, score
+from tasks.tracking.registry import CHAMPION, PROMOTED_AT, delete_alias, set_alias, tag_version
 from tasks.validated import digests, published_days, refused_uri, validated_uri
 from tests.factories import app_log, dataset_of, item_log
 from tests.tasks.registry import make_champion, store_inputs, store_training
@@ -148,7 +149,7 @@ def test_after_a_rollback_the_former_scores_are_said_to_hold_again(settings, dat
     second = run(settings)
     for hour, champion, scores in ((3, 1, first), (4, 2, second)):
         monkeypatch.setattr(manifest, "now", f"2026-05-04T0{hour}:00:00+00:00".__str__)
-        tracking.set_alias(settings, tracking.CHAMPION, champion)
+        set_alias(settings, CHAMPION, champion)
         assert plan_score(settings, CONFIG)["skip"] is None
         assert run(settings) == scores | {"created_at": manifest.now()}
         assert plan_score(settings, CONFIG)["skip"] is not None
@@ -163,7 +164,7 @@ def test_a_partition_ingested_again_is_scored_again(settings):
 
 def test_the_planned_version_scores_even_if_the_champion_has_moved(settings):
     planned = plan_score(settings, CONFIG)
-    tracking.delete_alias(settings, tracking.CHAMPION)
+    delete_alias(settings, CHAMPION)
     assert score(settings, CONFIG, planned)["facts"]["version"] == 1
 
 
@@ -172,8 +173,8 @@ def test_without_a_champion_there_is_nothing_to_do_yet(registry):
 
 
 def test_a_champion_that_was_lost_is_no_day_without_work(settings):
-    tracking.tag_version(settings, 1, {tracking.PROMOTED_AT: "2026-05-03T04:05:06+00:00"})
-    tracking.delete_alias(settings, tracking.CHAMPION)
+    tag_version(settings, 1, {PROMOTED_AT: "2026-05-03T04:05:06+00:00"})
+    delete_alias(settings, CHAMPION)
     with pytest.raises(
         ConfigError,
         match=r"mfn has lost its champion: the last of its versions to be promoted is 1 \(2026-05-03T04:05:06\+00:00\).*version=1",

@@ -6,8 +6,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mfn_core.errors import ArtifactError, ConfigError, TransientError
-from tasks import tracking
 from tasks.manifest import Manifest
+from tasks.tracking.models import bundle_of, load_model
+from tasks.tracking.registry import CHAMPION, require_version
+from tasks.tracking.runs import close_run, log_dataset, log_metrics, open_run, require_run
 from tests.tasks.registry import AIRFLOW, make_champion, store_inputs, store_training
 
 FINGERPRINT = "f" * 64
@@ -15,7 +17,7 @@ FINGERPRINT = "f" * 64
 
 @pytest.fixture
 def run_id(registry):
-    return tracking.open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW)
+    return open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW)
 
 
 @pytest.fixture
@@ -26,39 +28,39 @@ def client(registry):
 
 
 def test_a_fingerprint_has_one_run(registry, run_id):
-    assert tracking.open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW) == run_id
+    assert open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW) == run_id
 
 
 def test_another_fingerprint_has_another_run(registry, run_id):
-    assert tracking.open_run(registry, "e" * 64, {"width": 8}, AIRFLOW) != run_id
+    assert open_run(registry, "e" * 64, {"width": 8}, AIRFLOW) != run_id
 
 
 def test_a_failed_run_is_taken_up_again(registry, run_id, client):
-    tracking.close_run(registry, run_id, succeeded=False)
-    tracking.open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW)
+    close_run(registry, run_id, succeeded=False)
+    open_run(registry, FINGERPRINT, {"width": 8}, AIRFLOW)
     assert client.get_run(run_id).info.status == "RUNNING"
 
 
 def test_a_run_leads_back_to_airflow(registry, run_id, client):
-    tracking.open_run(registry, FINGERPRINT, {}, AIRFLOW | {"airflow.try_number": "2"})
+    open_run(registry, FINGERPRINT, {}, AIRFLOW | {"airflow.try_number": "2"})
     tags = client.get_run(run_id).data.tags
     assert tags["airflow.url"] == AIRFLOW["airflow.url"]
     assert tags["airflow.try_number"] == "2"
 
 
 def test_params_are_logged_once(registry, run_id, client):
-    tracking.open_run(registry, FINGERPRINT, {"width": 16, "depth": 2}, AIRFLOW)
+    open_run(registry, FINGERPRINT, {"width": 16, "depth": 2}, AIRFLOW)
     assert client.get_run(run_id).data.params == {"width": "8", "depth": "2"}
 
 
 def test_an_epoch_told_twice_after_a_resume_is_one_point_of_the_curve(registry, run_id, client):
     for epoch, loss in ((1, 3.0), (2, 2.0), (2, 2.0), (3, 1.0)):
-        tracking.log_metrics(registry, run_id, {"loss": loss}, step=epoch)
+        log_metrics(registry, run_id, {"loss": loss}, step=epoch)
     assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
 def test_an_undefined_figure_is_left_out_and_an_at_sign_spelt(registry, run_id, client):
-    tracking.log_metrics(registry, run_id, {"auc": None, "hr@10": 0.5})
+    log_metrics(registry, run_id, {"auc": None, "hr@10": 0.5})
     assert client.get_run(run_id).data.metrics == {"hr_at_10": 0.5}
 
 
@@ -67,7 +69,7 @@ def test_the_dataset_is_an_input_with_its_digest_once(registry, run_id, client):
         kind="dataset", uri=str(registry.var / "dataset"), digest="d" * 64, inputs={"curated/app_logs/dt=2026-05-01": "a" * 64}
     )
     for _ in range(2):
-        tracking.log_dataset(registry, run_id, dataset)
+        log_dataset(registry, run_id, dataset)
     (logged,) = client.get_run(run_id).inputs.dataset_inputs
     assert logged.dataset.digest == "d" * 36
     assert {tag.key: tag.value for tag in logged.tags}["partitions"] == "1"
@@ -81,25 +83,25 @@ def test_a_deleted_experiment_is_told_with_the_command_that_restores_it(registry
     number = client.get_run(run_id).info.experiment_id
     client.delete_experiment(number)
     with pytest.raises(ConfigError, match=rf"experiment mfn was deleted in MLflow .*'mlflow experiments restore --experiment-id {number}'"):
-        tracking.open_run(registry, FINGERPRINT, {}, {})
+        open_run(registry, FINGERPRINT, {}, {})
 
 
 def test_an_unknown_run_is_named(registry):
     with pytest.raises(ArtifactError, match=f"no run with mfn.fingerprint={FINGERPRINT}.*clear the task train"):
-        tracking.require_run(registry, FINGERPRINT)
+        require_run(registry, FINGERPRINT)
 
 
 def test_an_unknown_alias_is_refused_with_what_there_is(registry):
     with pytest.raises(ConfigError, match="model mfn has no version or alias 'champoin'; versions: none"):
-        tracking.require_version(registry, "champoin")
+        require_version(registry, "champoin")
 
 
 def test_the_bundle_of_a_version_is_removed_after_use(registry):
     make_champion(registry, store_training(registry, store_inputs(registry)))
-    with tracking.bundle_of(registry, tracking.require_version(registry, tracking.CHAMPION)) as bundle:
+    with bundle_of(registry, require_version(registry, CHAMPION)) as bundle:
         assert any(bundle.iterdir())
     assert not bundle.exists()
-    with tracking.bundle_of(registry, tracking.require_version(registry, tracking.CHAMPION)) as again:
+    with bundle_of(registry, require_version(registry, CHAMPION)) as again:
         assert any(again.iterdir()), "the registry keeps its own"
 
 
@@ -111,11 +113,11 @@ def stored_files(settings):
 @pytest.fixture
 def champion(registry):
     make_champion(registry, store_training(registry, store_inputs(registry)))
-    return tracking.require_version(registry, tracking.CHAMPION)
+    return require_version(registry, CHAMPION)
 
 
 def fetch(settings, version):
-    with tracking.bundle_of(settings, version):
+    with bundle_of(settings, version):
         pass
 
 
@@ -143,7 +145,7 @@ def test_a_model_that_cannot_be_fetched_now_is_tried_again(registry, champion, m
 
     monkeypatch.setattr("mlflow.store.artifact.models_artifact_repo.ModelsArtifactRepository.download_artifacts", fail)
     with pytest.raises(TransientError, match=r"models:/mfn@champion cannot be fetched now \(.*the server hung up"):
-        tracking.load_model(registry, "models:/mfn@champion")
+        load_model(registry, "models:/mfn@champion")
 
 
 def test_a_bundle_whose_files_are_gone_is_not_tried_again(registry, champion):
@@ -174,4 +176,4 @@ def test_a_model_that_does_not_parse_is_not_tried_again(registry, champion, brok
     for folder in stored_files(registry):
         (folder / broken).write_text("{")
     with pytest.raises(ArtifactError, match=r"models:/mfn@champion does not load"):
-        tracking.load_model(registry, "models:/mfn@champion")
+        load_model(registry, "models:/mfn@champion")

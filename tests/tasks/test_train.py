@@ -17,10 +17,10 @@ from mlflow import MlflowClient
 from mfn_core.errors import ArtifactError, ProcessError, TransientError
 from mfn_core.model.bundle import load_bundle
 from mfn_core.training.progress import Progress
-from tasks import tracking
 from tasks import train as module
 from tasks.dag_configs import TrainConfig
 from tasks.settings import Settings
+from tasks.tracking.runs import find_run, open_run
 from tasks.train import train_managed
 from tests.factories import patterned_dataset, store_dataset
 
@@ -295,7 +295,7 @@ def test_every_epoch_is_a_point_of_the_curves_in_mlflow(registry, dataset, monke
 
     monkeypatch.setattr(module, "_train", reporting)
     made = module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.dag_id": "mfn_train"})
-    run = MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT))
+    run = MlflowClient(registry.tracking).get_run(find_run(registry, FINGERPRINT))
     assert made["kind"] == "training"
     assert run.data.metrics == {"loss_total": 2.5, "validation_activity_auc": 0.7, "users_per_s": 100.0, "seconds_left": 30.0}
     assert (run.data.params["width"], run.data.tags["airflow.dag_id"], run.info.status) == ("8", "mfn_train", "RUNNING")
@@ -306,7 +306,7 @@ def away(*_arguments, **_named):
 
 
 def told_epochs(registry):
-    history = MlflowClient(registry.tracking).get_metric_history(tracking.find_run(registry, FINGERPRINT), "loss_total")
+    history = MlflowClient(registry.tracking).get_metric_history(find_run(registry, FINGERPRINT), "loss_total")
     return sorted(point.step for point in history)
 
 
@@ -315,7 +315,7 @@ def test_a_training_goes_on_where_mlflow_is_away_and_tells_it_the_epochs_afterwa
 
     def reporting(settings, config, dataset_manifest, fingerprint, on_progress):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tracking, "log_metrics", lambda *arguments, step, **named: asked.append(step) or away())
+            patch.setattr("tasks.tracking.runs.log_metrics", lambda *arguments, step, **named: asked.append(step) or away())
             on_progress(EPOCH)
             on_progress(replace(EPOCH, epoch=4))
         return trained(tmp_path, EPOCH, replace(EPOCH, epoch=4))
@@ -330,7 +330,7 @@ def test_a_training_goes_on_where_mlflow_is_away_and_tells_it_the_epochs_afterwa
 def test_a_retry_tells_the_epochs_that_mlflow_missed_until_the_end(registry, dataset, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_train", lambda *_arguments: trained(tmp_path, EPOCH))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "log_metrics", away)
+        patch.setattr("tasks.tracking.runs.log_metrics", away)
         with pytest.raises(OSError, match="connection refused"):
             module.train(registry, SHORT, dataset, FINGERPRINT, {})
     module.train(registry, SHORT, dataset, FINGERPRINT, {})
@@ -339,7 +339,7 @@ def test_a_retry_tells_the_epochs_that_mlflow_missed_until_the_end(registry, dat
 
 def test_a_failed_training_says_why_though_mlflow_is_away(registry, dataset, monkeypatch):
     def failing(*arguments):
-        monkeypatch.setattr(tracking, "close_run", away)
+        monkeypatch.setattr("tasks.tracking.runs.close_run", away)
         raise ArtifactError("the checkpoint is of another layout")
 
     monkeypatch.setattr(module, "_train", failing)
@@ -354,11 +354,11 @@ def test_a_failed_training_ends_its_mlflow_run_as_failed(registry, dataset, monk
     monkeypatch.setattr(module, "_train", failing)
     with pytest.raises(ProcessError, match="killed"):
         module.train(registry, SHORT, dataset, FINGERPRINT, {})
-    assert MlflowClient(registry.tracking).get_run(tracking.find_run(registry, FINGERPRINT)).info.status == "FAILED"
+    assert MlflowClient(registry.tracking).get_run(find_run(registry, FINGERPRINT)).info.status == "FAILED"
 
 
 def test_a_second_training_leaves_the_mlflow_run_of_the_first_as_it_is(registry, dataset):
-    run_id = tracking.open_run(registry, FINGERPRINT, {}, {"airflow.run_id": "first"})
+    run_id = open_run(registry, FINGERPRINT, {}, {"airflow.run_id": "first"})
     with module._locked(module._folder(registry, FINGERPRINT)), pytest.raises(TransientError, match="is under way"):
         module.train(registry, SHORT, dataset, FINGERPRINT, {"airflow.run_id": "second"})
     run = MlflowClient(registry.tracking).get_run(run_id)

@@ -13,7 +13,7 @@ import pytest
 from mfn_core.config import SimulationConfig
 from mfn_core.data.dataset import Dataset
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import curated, manifest, tracking
+from tasks import curated, manifest
 from tasks.build_dataset import build_dataset
 from tasks.dag_configs import PromoteConfig, ScoreConfig, TrainConfig, ValidateConfig
 from tasks.evaluate import evaluate
@@ -26,6 +26,7 @@ from tasks.register import register
 from tasks.score import plan_score, score
 from tasks.settings import Settings
 from tasks.simulate import simulate
+from tasks.tracking.models import load_model
 from tasks.train import train
 from tasks.validate import validate_range
 from tasks.validated import days_to_validate, validated_uri
@@ -90,7 +91,7 @@ def test_one_row_from_raw_parquet_to_a_prediction(walk: tuple[Settings, dict[str
     request = pd.DataFrame(
         [{"user_id": "u8817", "macro_ids": ["com.bank.app"], "macro_categories": ["finance"], "macro_times": ["2026-06-10T09:12:07Z"]}]
     )
-    (served,) = tracking.load_model(settings, "models:/mfn@champion").predict(request, params={"as_of": "2026-06-29"}).to_dict("records")
+    (served,) = load_model(settings, "models:/mfn@champion").predict(request, params={"as_of": "2026-06-29"}).to_dict("records")
     assert served["top_items"] == said["top_items"]
     assert served["embedding"] == pytest.approx(said["embedding"], abs=1e-5)
     assert served["activity_probability"] == pytest.approx(said["activity_probability"], abs=1e-5)
