@@ -113,7 +113,8 @@ def make_registry(settings: Settings) -> None:
 
 
 def ingest(settings: Settings, view: str) -> int:
-    from tasks.ingest import ingest_chunk, plan_ingest
+    from tasks.ingest import ingest_chunk
+    from tasks.ingest_plan import plan_ingest
 
     log = LOGS[view]
     chunks = plan_ingest(settings, log, None, None, IngestConfig().days_per_chunk)

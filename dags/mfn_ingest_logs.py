@@ -51,7 +51,7 @@ for view in load_settings().views:
         @task(execution_timeout=timedelta(minutes=30))
         def plan(view):
             """Find the raw days to read, in chunks."""
-            from tasks.ingest import plan_ingest, plan_partition
+            from tasks.ingest_plan import plan_ingest, plan_partition
 
             settings, config = start(IngestConfig)
             if days := own_days(settings, config):

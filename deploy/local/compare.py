@@ -80,7 +80,8 @@ def _ingest(settings: Any, world: str | None, say: "_Narrator") -> None:
     """Raw to curated and validated, as the DAGs do it."""
     from mfn_core.schema import LOGS
     from tasks.dag_configs import IngestConfig, ValidateConfig
-    from tasks.ingest import ingest_chunk, plan_ingest
+    from tasks.ingest import ingest_chunk
+    from tasks.ingest_plan import plan_ingest
     from tasks.ingest_users import ingest_users
     from tasks.simulate import simulate
     from tasks.validate import validate_range

@@ -19,7 +19,8 @@ from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, DownstreamTask
 from tasks.build_dataset import build_dataset
 from tasks.dag_configs import TrainConfig
-from tasks.ingest import ingest_chunk, plan_ingest
+from tasks.ingest import ingest_chunk
+from tasks.ingest_plan import plan_ingest
 from tasks.ingest_users import ingest_users
 from tasks.settings import Settings
 from tasks.train import train_managed

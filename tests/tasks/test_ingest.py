@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
 from tasks import audit, curated, ingest, manifest, reading, receipt
 from tasks.audit import Verdict
+from tasks.ingest_plan import plan_ingest
 from tasks.settings import Settings
 from tests.tasks.raw_files import NOW, app_rows, counts, curated_rows, deliver, deliver_day, digest, ingest_days
 
@@ -149,7 +150,7 @@ def test_times_of_dead_clocks_make_no_curated_day(settings):
 def test_times_of_dead_clocks_do_not_stretch_a_first_load(settings):
     generous = settings.model_copy(update={"max_rejected_share": 0.5})
     deliver(generous, "app_logs.parquet", app_rows([("bob", "chess", "games", "1970-01-01T00:00"), ANN, CAT]))
-    assert ingest.plan_ingest(generous, APP_LOGS, None, None, 1, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
+    assert plan_ingest(generous, APP_LOGS, None, None, 1, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
 
 
 def test_an_old_log_is_accepted_by_setting(settings):
@@ -182,8 +183,8 @@ def test_a_corrected_file_empties_its_quarantine(settings):
 def test_unchanged_raw_files_are_no_work_and_the_log_says_so(settings, caplog):
     deliver_day(settings, "2026-06-01", [ANN, BOB])
     first = ingest_days(settings, "2026-06-01")
-    with caplog.at_level(logging.INFO, "tasks.ingest"):
-        assert ingest.plan_ingest(settings, APP_LOGS, None, None, 31, now=NOW) == []
+    with caplog.at_level(logging.INFO, "tasks"):
+        assert plan_ingest(settings, APP_LOGS, None, None, 31, now=NOW) == []
         assert ingest_days(settings, "2026-06-01") == [first[0] | {"changed": False}]
     assert caplog.text.count("nothing to do") == 2
 
@@ -242,15 +243,15 @@ def test_a_crash_while_the_receipt_of_a_first_load_is_written_is_made_good_by_th
             ingest_days(settings, "2026-06-01")
     ingest_days(settings, "2026-06-01")
     assert curated_rows(settings) == [ANN, BOB]
-    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == []
+    assert plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == []
 
 
 def test_a_first_load_is_split_by_day_of_event(settings):
     deliver(settings, "app_logs.parquet", app_rows([CAT, ANN, BOB]))
-    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
+    assert plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
     ingest_days(settings, "2026-06-01", "2026-06-02")
     assert (curated_rows(settings, "2026-06-01"), curated_rows(settings, "2026-06-02")) == ([ANN, BOB], [CAT])
-    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == []
+    assert plan_ingest(settings, APP_LOGS, None, None, 1, now=NOW) == []
 
 
 def test_a_first_load_of_several_files_beside_the_daily_folders_is_read(settings):
@@ -272,7 +273,7 @@ def test_a_shorter_first_load_withdraws_the_days_it_no_longer_has(settings):
     deliver(settings, "app_logs.parquet", app_rows([ANN, CAT]))
     ingest_days(settings, "2026-06-01", "2026-06-02")
     deliver(settings, "app_logs.parquet", app_rows([ANN]))
-    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 31, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
+    assert plan_ingest(settings, APP_LOGS, None, None, 31, now=NOW) == [{"first_day": "2026-06-01", "last_day": "2026-06-02"}]
     ingest_days(settings, "2026-06-01", "2026-06-02")
     assert [each.facts["dt"] for each in curated.partitions(settings, APP_LOGS)] == ["2026-06-01"]
 
@@ -288,7 +289,7 @@ def test_a_finished_first_load_is_not_opened_for_the_day_after_it(settings):
     deliver(settings, "app_logs.parquet", app_rows([ANN]))
     ingest_days(settings, "2026-06-01")
     deliver_day(settings, "2026-06-02", [CAT])
-    assert len(ingest.plan_ingest(settings, APP_LOGS, date(2026, 6, 2), date(2026, 6, 2), 31, now=NOW)) == 1
+    assert len(plan_ingest(settings, APP_LOGS, date(2026, 6, 2), date(2026, 6, 2), 31, now=NOW)) == 1
     ingest_days(settings, "2026-06-02")
     assert [name for _, _, each in receipt.read_first_loads(settings, APP_LOGS, "first-load") for name in receipt.days(each)] == [
         date(2026, 6, 1)
@@ -298,7 +299,7 @@ def test_a_finished_first_load_is_not_opened_for_the_day_after_it(settings):
 def test_a_plan_of_daily_folders_goes_by_days_per_chunk(settings):
     for day in (1, 2, 3):
         deliver_day(settings, f"2026-06-0{day}", [("ann", "bank", "finance", f"2026-06-0{day}T09:00")])
-    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 2, now=NOW) == [
+    assert plan_ingest(settings, APP_LOGS, None, None, 2, now=NOW) == [
         {"first_day": "2026-06-01", "last_day": "2026-06-02"},
         {"first_day": "2026-06-03", "last_day": "2026-06-03"},
     ]
@@ -309,21 +310,21 @@ def test_a_plan_holds_only_the_day_that_was_delivered_anew(settings):
         deliver_day(settings, f"2026-06-0{day}", [("ann", "bank", "finance", f"2026-06-0{day}T09:00")])
     ingest_days(settings, "2026-06-01", "2026-06-03")
     deliver_day(settings, "2026-06-02", [CAT])
-    assert ingest.plan_ingest(settings, APP_LOGS, None, None, 31, now=NOW) == [{"first_day": "2026-06-02", "last_day": "2026-06-02"}]
+    assert plan_ingest(settings, APP_LOGS, None, None, 31, now=NOW) == [{"first_day": "2026-06-02", "last_day": "2026-06-02"}]
 
 
 def test_another_column_mapping_is_work_again(settings):
     deliver(settings, "app_logs/dt=2026-06-01/a.parquet", app_rows([ANN], label=pa.array(["bank 2"])))
     ingest_days(settings, "2026-06-01")
     mapped = settings.model_copy(update={"app_log_columns": {"app_category": "label"}})
-    assert len(ingest.plan_ingest(mapped, APP_LOGS, None, None, 31, now=NOW)) == 1
+    assert len(plan_ingest(mapped, APP_LOGS, None, None, 31, now=NOW)) == 1
 
 
 def test_another_earliest_day_is_work_again(settings):
     deliver_day(settings, "2026-06-01", [ANN])
     ingest_days(settings, "2026-06-01")
     later = settings.model_copy(update={"earliest_day": date(2000, 1, 1)})
-    assert len(ingest.plan_ingest(later, APP_LOGS, None, None, 31, now=NOW)) == 1
+    assert len(plan_ingest(later, APP_LOGS, None, None, 31, now=NOW)) == 1
 
 
 def test_the_item_log_has_columns_of_its_own(settings):

@@ -10,7 +10,8 @@ import pytest
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError, TransientError
 from mfn_core.schema import APP_LOGS
-from tasks import curated, ingest, log_rows, raw, reading
+from tasks import curated, log_rows, raw, reading
+from tasks.ingest_plan import plan_ingest
 from tests.tasks.raw_files import NOW, app_rows, deliver, deliver_day, ingest_days
 
 ANN = ("ann", "bank", "finance", "2026-06-01T09:00")
@@ -19,7 +20,7 @@ FOLDER = "app_logs/dt=2026-06-01"
 
 
 def plan(settings, first=None, last=None):
-    return ingest.plan_ingest(settings, APP_LOGS, first and date.fromisoformat(first), last and date.fromisoformat(last), 31, now=NOW)
+    return plan_ingest(settings, APP_LOGS, first and date.fromisoformat(first), last and date.fromisoformat(last), 31, now=NOW)
 
 
 def refused(settings, error):

@@ -9,6 +9,7 @@ import pytest
 from mfn_core.schema import APP_LOGS
 from tasks import audit, curated, ingest
 from tasks.audit import Verdict
+from tasks.ingest_plan import plan_ingest
 from tests.tasks.raw_files import NOW, app_rows, counts, curated_rows, deliver, deliver_day, digest, ingest_days
 
 ANN_1 = ("ann", "bank", "finance", "2026-06-01T09:00")
@@ -156,4 +157,4 @@ def test_another_setting_for_late_rows_is_work_again(settings):
     deliver_day(settings, "2026-06-02", [CAT_2, BOB_1])
     ingest_days(settings, "2026-06-02")
     strict = settings.model_copy(update={"late_rows": "quarantine"})
-    assert ingest.plan_ingest(strict, APP_LOGS, None, None, 31, now=NOW) == [{"first_day": "2026-06-02", "last_day": "2026-06-02"}]
+    assert plan_ingest(strict, APP_LOGS, None, None, 31, now=NOW) == [{"first_day": "2026-06-02", "last_day": "2026-06-02"}]

@@ -8,6 +8,7 @@ from mfn_core.errors import PartitionNotReadyError, SchemaError
 from mfn_core.schema import APP_LOGS
 from tasks import audit, ingest
 from tasks.audit import Verdict
+from tasks.ingest_plan import plan_partition
 from tests.tasks.raw_files import NOW, app_rows, curated_rows, deliver, deliver_day, ingest_days
 
 OWN = "2026-06-10"
@@ -24,7 +25,7 @@ def row(day, hour=9):
 
 def plan(settings, earliest="2026-06-03"):
     """Days of the chunks of the run of 10 June; each must be a chunk of its own."""
-    chunks = ingest.plan_partition(settings, APP_LOGS, date.fromisoformat(earliest), date.fromisoformat(OWN))
+    chunks = plan_partition(settings, APP_LOGS, date.fromisoformat(earliest), date.fromisoformat(OWN))
     assert all(chunk["first_day"] == chunk["last_day"] for chunk in chunks)
     return [chunk["first_day"] for chunk in chunks]
 

@@ -18,7 +18,8 @@ from tasks.build_dataset import build_dataset
 from tasks.dag_configs import PromoteConfig, ScoreConfig, TrainConfig, ValidateConfig
 from tasks.evaluate import evaluate
 from tasks.gate import gate
-from tasks.ingest import ingest_chunk, plan_ingest
+from tasks.ingest import ingest_chunk
+from tasks.ingest_plan import plan_ingest
 from tasks.ingest_users import ingest_users
 from tasks.plan import plan_training
 from tasks.promote import promote
