@@ -28,8 +28,8 @@ from airflow.sdk.log import mask_secret
 from mfn_core.config import Config
 from mfn_core.errors import ConfigError, PartitionNotReadyError, PermanentError, TransientError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, USERS, View
+from tasks.config_errors import config_of
 from tasks.dag_configs import IngestConfig, ValidateConfig
-from tasks.refusals import config_of
 from tasks.settings import Settings, load_settings
 
 C = TypeVar("C", bound=Config)

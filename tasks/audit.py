@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mfn_core.errors import AuditError
-from tasks import storage, turns
+from tasks import locks, storage
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _context(settings: Settings) -> Iterator["EphemeralDataContext"]:
     import great_expectations as gx
     from great_expectations.data_context.types.base import DataContextConfig, ProgressBarsConfig
 
-    with turns.taken(settings, "audit"):
+    with locks.taken(settings, "audit"):
         in_memory = {"class_name": "InMemoryStoreBackend"}
         results = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(_results(settings))}
         docs = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(settings.var / "data_docs")}

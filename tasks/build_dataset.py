@@ -27,7 +27,7 @@ from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
 from mfn_core.errors import ArtifactError, InsufficientDataError
 from mfn_core.schema import DOWNSTREAM_TASKS, LOGS, SPLITS, USER_ID, DownstreamTask, LogSchema, MaskSeen, View
-from tasks import audit, curated, engine, manifest, storage, turns
+from tasks import audit, curated, engine, locks, manifest, storage
 from tasks.coded_events import CodedEvents
 from tasks.events import Events
 from tasks.manifest import Manifest
@@ -77,7 +77,7 @@ def build_dataset(settings: Settings, config: DatasetConfig, planned: Mapping[st
     """
     fingerprint = planned["fingerprint"]
     uri = storage.join(settings.store, "datasets", fingerprint[:16])
-    with turns.taken(settings, f"dataset-{fingerprint[:16]}"):
+    with locks.taken(settings, f"dataset-{fingerprint[:16]}"):
         if finished := manifest.find(uri, fingerprint):
             _log.info("nothing to do: dataset %s is already built", uri)
             return finished.model_dump(mode="json")

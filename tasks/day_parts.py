@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mfn_core.schema import EVENT_TIME, EVENT_TYPE, SEQ_NO, USER_ID, LogSchema
 from tasks import coding, curated, parts
+from tasks.equal_rows import runs
 from tasks.log_rows import DAY, ROW_HASH, SOURCE
 from tasks.measures import Measures
-from tasks.runs import runs
 
 PRIMARY = "_primary"
 LATE = "_late"
@@ -45,7 +45,7 @@ class MergedDay:
     extra: Part | None
 
 
-def write_parts(rows: Iterable[pa.RecordBatch], log: LogSchema, columns: Sequence[str], folder: Path) -> Iterator[Part]:
+def write_sorted(rows: Iterable[pa.RecordBatch], log: LogSchema, columns: Sequence[str], folder: Path) -> Iterator[Part]:
     """Write one file for each source and day; of equal rows one is kept.
 
     Args:

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from mfn_core.schema import PARTITION, LogSchema
-from tasks import curated, engine, ingest_limits, ingest_sources, publication, quarantine, raw, reading, receipt, storage, turns
+from tasks import curated, engine, ingest_limits, ingest_sources, locks, publication, quarantine, raw, raw_parts, receipt, storage
 from tasks.day_parts import Part
 from tasks.ingest_plan import plan_ingest
 from tasks.log_rows import Count
@@ -63,7 +63,7 @@ def ingest_chunk(
         TransientError: a file is not finished, or was replaced while it was read; nothing is published.
     """
     ingest_sources.check_request(settings, log, first_day, last_day)
-    with turns.taken(settings, f"ingest-{log.dataset}"):  # two chunks may touch one curated day, by late rows
+    with locks.taken(settings, f"ingest-{log.dataset}"):  # two chunks may touch one curated day, by late rows
         sources = ingest_sources.changed_sources(settings, log, first_day, last_day)
         if not sources:
             _log.info("%s %s to %s: nothing to do, the raw files are unchanged", log.dataset, first_day, last_day)
@@ -78,10 +78,10 @@ def _ingest(settings: Settings, log: LogSchema, sources: list[Source], span: tup
         storage.temporary_folder(settings.scratch) as aside,
         raw.corrupt_files_named([footer.uri for footer in footers]),
     ):
-        request = reading.Request(settings, log, footers, span, now)
+        request = raw_parts.Request(settings, log, footers, span, now)
         groups = request.raw_rows(connection, sources)
         reach = request.reach(groups)
-        parts, counts = reading.write_parts(connection, request, sources, reach, aside)
+        parts, counts = raw_parts.write_judged(connection, request, sources, reach, aside)
         verdicts = [request.verdict(group, reach) for group in groups]
         homes = quarantine.homes(counts, sources, span)
         quarantine.write(settings, log, [(group.whole, rows) for group, rows in zip(groups, verdicts, strict=True)], sources, homes, span)

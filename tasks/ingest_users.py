@@ -157,7 +157,7 @@ def _quarantine(settings: Settings, rejected: Sequence[Table]) -> None:
     for number, rows in enumerate(rejected):
         marked = rows.mutate(**{log_rows.REASON: ibis.literal(f"{USER_ID} is null or empty"), _PART: ibis.literal(number)})
         marked = marked.drop(engine.FILE).rename({quarantine.ROW_NUMBER: engine.ROW_NUMBER}).order_by([engine.PATH, quarantine.ROW_NUMBER])
-        for _, path in parts.write_parts(marked, [_PART], None, settings.scratch):
+        for _, path in parts.write_by_keys(marked, [_PART], None, settings.scratch):
             storage.upload(path, storage.join(folder, f"part-{number}.parquet"))
             written.add(f"part-{number}.parquet")
     for name in storage.list_names(folder):
@@ -207,7 +207,7 @@ def _publish(settings: Settings, users: Table, columns: list[str], rows: dict[st
     uri, name = curated.users_uri(settings), f"part-{digest[:12]}.parquet"
     schema = pa.schema([(column, pa.string()) for column in columns])
     ordered = users.mutate(**{_PART: ibis.literal(0)}).order_by(USER_ID)
-    for _, path in parts.write_parts(ordered, [_PART], schema, settings.scratch):
+    for _, path in parts.write_by_keys(ordered, [_PART], schema, settings.scratch):
         storage.upload(path, storage.join(uri, name))
     facts = {"dataset": USERS, "attributes": columns[1:], "engine": engine.NAME, "verdict": verdict.as_fact(), curated.FILES: [name]}
     published = Manifest(

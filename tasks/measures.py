@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mfn_core.schema import EVENT_TIME, SEQ_NO, USER_ID, LogSchema
-from tasks import curated, runs
+from tasks import curated, equal_rows
 
 _DAY_MICROSECONDS = 86_400_000_000
 _HALF = np.uint64(32)
@@ -72,10 +72,10 @@ class Measures:
             border = pa.concat_batches([last, first])
             repeated_users = int(border[USER_ID][0] == border[USER_ID][1])
             is_sorted &= repeated_users == 1 or _ascends(border[USER_ID])
-            self._counts["equal_rows"] += len(runs.equal_neighbours(border, self._compared))
+            self._counts["equal_rows"] += len(equal_rows.equal_neighbours(border, self._compared))
         assert is_sorted, "rows come sorted by user: equal ones would not be seen otherwise"
         self._counts["users"] += len(users.dictionary) - repeated_users
-        self._counts["equal_rows"] += len(runs.equal_neighbours(rows, self._compared))
+        self._counts["equal_rows"] += len(equal_rows.equal_neighbours(rows, self._compared))
         self._last = self._plain(rows.slice(rows.num_rows - 1))
 
     def _plain(self, rows: pa.RecordBatch) -> pa.RecordBatch:

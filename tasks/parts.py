@@ -17,7 +17,7 @@ from tasks import storage
 _ROWS_PER_BATCH = 500_000
 
 
-def write_parts(rows: Table, keys: Sequence[str], schema: pa.Schema | None, scratch: Path) -> Iterator[tuple[tuple[Any, ...], Path]]:
+def write_by_keys(rows: Table, keys: Sequence[str], schema: pa.Schema | None, scratch: Path) -> Iterator[tuple[tuple[Any, ...], Path]]:
     """Write one file for each value of the key columns, a file at a time.
 
     Args:

@@ -65,7 +65,7 @@ class Intake:
 
     span: tuple[date, date]  # the days that were asked for
     sources: Sequence[Source]  # that were read
-    parts: Sequence[Part]  # the accepted rows, by source and day: of ``reading.write_parts``
+    parts: Sequence[Part]  # the accepted rows, by source and day: of ``raw_parts.write_judged``
     counts: Sequence[Count]  # of all rows: of ``log_rows.count``
     homes: Homes  # the days that rejected rows are counted in: of ``quarantine.homes``
 

@@ -68,7 +68,7 @@ def write(
     if homes:
         for number, (whole, verdicts) in enumerate(groups):
             rejected = _rejected(whole, verdicts, homes)
-            for (home, source), path in parts.write_parts(rejected, [_HOME, _SOURCE], None, settings.scratch):
+            for (home, source), path in parts.write_by_keys(rejected, [_HOME, _SOURCE], None, settings.scratch):
                 uri = storage.join(log_uri(settings, log), f"{PARTITION}={home}", f"{_prefix(source)}{number}.parquet")
                 storage.upload(path, uri)
                 written.add(uri)

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mfn_core.errors import ConfigError
 from mfn_core.schema import View
-from tasks.refusals import invalid, unknown
+from tasks.config_errors import invalid, unknown
 
 _PREFIX = "MFN_"
 _REPOSITORY = Path(__file__).resolve().parent.parent

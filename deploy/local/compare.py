@@ -149,8 +149,8 @@ def _figures(facts: Mapping[str, Any]) -> str:
 
 
 def _config(options: argparse.Namespace) -> Any:
+    from tasks.config_errors import config_of
     from tasks.dag_configs import CompareConfig
-    from tasks.refusals import config_of
 
     given = {
         "seeds": options.seeds,

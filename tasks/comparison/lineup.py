@@ -12,8 +12,8 @@ from mfn_core.config import NetworkConfig
 from mfn_core.errors import ConfigError
 from mfn_core.schema import DownstreamTask, View
 from tasks import storage
+from tasks.config_errors import unknown
 from tasks.dag_configs import CompareConfig, TrainConfig
-from tasks.refusals import unknown
 from tasks.rivals import RIVALS
 
 REFERENCE = "mfn"

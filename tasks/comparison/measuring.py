@@ -30,7 +30,7 @@ from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import DownstreamTask
 from mfn_core.training import BUNDLE
 from mfn_core.training.encoders import SETTINGS_OF_LABELS
-from tasks import atomic_files, manifest, storage, turns
+from tasks import atomic_files, locks, manifest, storage
 from tasks.comparison import atlas
 from tasks.comparison.atlas import Atlas
 from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
@@ -163,7 +163,7 @@ def _shuffled(settings: Settings, dataset: Manifest, seed: int) -> Manifest:
     """The dataset with every user's app history given to another; see ``shuffle_macro``."""
     digest = manifest.digest_of("shuffled", dataset_digest(dataset), seed, manifest.code_digest())
     uri = storage.join(settings.store, "datasets", digest[:16])
-    with turns.taken(settings, f"dataset-{digest[:16]}"):
+    with locks.taken(settings, f"dataset-{digest[:16]}"):
         if finished := manifest.find(uri, digest):
             return finished
         made = dataset.model_copy(

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import audit, curated, ingest, manifest, reading, receipt
+from tasks import audit, curated, ingest, manifest, raw_parts, receipt
 from tasks.audit import Verdict
 from tasks.ingest_plan import plan_ingest
 from tasks.settings import Settings
@@ -107,7 +107,7 @@ def test_the_engine_sorts_a_source_too_large_for_memory_as_memory_does(settings,
     published = []
     for name, rows_per_group in (("memory", 6), ("engine", 5)):
         own = settings.model_copy(update={"var": settings.var / name, "max_rejected_share": 0.5})
-        monkeypatch.setattr(reading, "_ROWS_PER_GROUP", rows_per_group)
+        monkeypatch.setattr(raw_parts, "_ROWS_PER_GROUP", rows_per_group)
         deliver(own, "app_logs/dt=2026-06-01/part-0.parquet", app_rows([*rows, late], event_type=types, duration_s=durations))
         ingest_days(own, "2026-06-01")
         files = [pq.read_table(file).to_pylist() for file in curated.files(own, APP_LOGS)]
@@ -350,7 +350,7 @@ _RAW_ROW = st.tuples(
     rows_per_group=st.sampled_from([1, 100]),
 )
 def test_accepted_quarantined_and_duplicates_make_up_the_rows_read(tmp_path_factory, monkeypatch, days, late_rows, rows_per_group):
-    monkeypatch.setattr(reading, "_ROWS_PER_GROUP", rows_per_group)  # by the engine, and in memory
+    monkeypatch.setattr(raw_parts, "_ROWS_PER_GROUP", rows_per_group)  # by the engine, and in memory
     var = tmp_path_factory.mktemp("rows")
     settings = Settings(var=var, late_rows=late_rows, max_rejected_share=1, max_duplicate_share=1)
     delivered = 0

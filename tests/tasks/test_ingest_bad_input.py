@@ -10,7 +10,7 @@ import pytest
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError, TransientError
 from mfn_core.schema import APP_LOGS
-from tasks import curated, log_rows, raw, reading
+from tasks import curated, log_rows, raw, raw_parts
 from tasks.ingest_plan import plan_ingest
 from tests.tasks.raw_files import NOW, app_rows, deliver, deliver_day, ingest_days
 
@@ -86,7 +86,7 @@ def test_columns_that_differ_in_case_alone(settings):
 
 
 def test_files_that_change_while_they_are_read(settings, monkeypatch):
-    monkeypatch.setattr(reading, "_ROWS_PER_GROUP", 1)  # what the engine sorts is read twice
+    monkeypatch.setattr(raw_parts, "_ROWS_PER_GROUP", 1)  # what the engine sorts is read twice
     deliver_day(settings, "2026-06-01", [ANN, BOB])
     count = log_rows.count
 
@@ -103,13 +103,13 @@ def test_files_that_change_while_they_are_read(settings, monkeypatch):
 def test_a_file_that_is_replaced_between_its_footer_and_its_rows(settings, monkeypatch):
     file = deliver_day(settings, "2026-06-01", [ANN, BOB])
     deliver(settings, f"{FOLDER}/whole.parquet", app_rows([("cat", "maps", "travel", "2026-06-01T11:00")]))
-    write_parts = reading.write_parts
+    write_judged = raw_parts.write_judged
 
     def deliver_then_read(*arguments):
         deliver_day(settings, "2026-06-01", [ANN])
-        return write_parts(*arguments)
+        return write_judged(*arguments)
 
-    monkeypatch.setattr(reading, "write_parts", deliver_then_read)
+    monkeypatch.setattr(raw_parts, "write_judged", deliver_then_read)
     assert refused(settings, TransientError) == (
         f"app_logs dt=2026-06-01: 3 rows by the footers of its files, 2 when they were read: {file} was replaced meanwhile. "
         "Nothing is published, the run will be retried; deliver a file under a name that begins with _ and rename it, so that it "

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from tasks.runs import runs
+from tasks.equal_rows import runs
 
 NAN = float("nan")
 

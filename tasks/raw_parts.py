@@ -57,7 +57,7 @@ class Request:
         return log_rows.with_verdict(group.typed, self.log, self.now, self.settings.earliest_day, self.settings.late_rows)
 
 
-def write_parts(
+def write_judged(
     connection: Backend, request: Request, sources: Sequence[Source], reach: Days | None, folder: Path
 ) -> tuple[list[Part], list[Count]]:
     """Judge the rows of the sources, and write the accepted ones, sorted, into a file for each source and day.
@@ -106,7 +106,7 @@ def _by_numbers(request: Request, raw_rows: Sequence[RawRows], reach: Days | Non
     if len(accepted) == 0:
         return [], counts
     ordered = coding.in_order(accepted, log_rows.sort_keys(log, columns))
-    parts = list(day_parts.write_parts([ordered], log, columns, folder))
+    parts = list(day_parts.write_sorted([ordered], log, columns, folder))
     return parts, counts + [Count(part.source, part.day, None, part.arrived) for part in parts]
 
 
@@ -115,7 +115,7 @@ def _by_engine(request: Request, raw_rows: Sequence[RawRows], reach: Days | None
     verdicts = [request.verdict(each, reach) for each in raw_rows]
     counts = log_rows.count(verdicts)
     ordered = parts.batches(log_rows.accepted(verdicts, log, columns))
-    written = list(day_parts.write_parts(ordered, log, columns, folder))
+    written = list(day_parts.write_sorted(ordered, log, columns, folder))
     _check_unchanged(log, written, counts)
     return written, counts
 

@@ -1,4 +1,4 @@
-"""Turns: of the processes of this machine that would do the same work, one does it and the others wait."""
+"""Locks: of the processes of this machine that would do the same work, one does it and the others wait."""
 
 import fcntl
 import logging
@@ -12,9 +12,9 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def taken(settings: Settings, work: str) -> Generator[None]:
-    """Wait for the turn at a piece of work, and hold it; look for what the one before has finished only then.
+    """Wait for the lock of a piece of work, and hold it; look for what the one before has finished only then.
 
-    The kernel ends a turn when its holder dies, so none is ever stale.
+    The kernel releases a lock when its holder dies, so none is ever stale.
 
     Args:
         settings: of the installation.
