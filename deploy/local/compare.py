@@ -8,8 +8,7 @@ import argparse
 import os
 import shutil
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from datetime import date
 from multiprocessing import get_context
@@ -18,6 +17,7 @@ from typing import Any, get_args
 
 from deploy.local.environment import HOME, composed
 from deploy.local.installation import Installation, installation, refuse_shared, sole_user
+from deploy.local.narrator import Narrator
 from mfn_core.config import SimulationConfig
 from mfn_core.errors import ConfigError, MFNError
 from mfn_core.training.worker import die_with
@@ -58,7 +58,7 @@ def compare(meant: Installation, name: str, options: argparse.Namespace) -> None
     from tasks.build_dataset import build_dataset
     from tasks.settings import load_settings
 
-    settings, config, say = load_settings(), _config(options), _Narrator()
+    settings, config, say = load_settings(), _config(options), Narrator().say
     _ingest(settings, options.world, say)
     say("building the dataset")
     planned = task.plan(settings, config)
@@ -76,7 +76,7 @@ def compare(meant: Installation, name: str, options: argparse.Namespace) -> None
     say(f"written to {options.results / f'compare-{name}'}.json, .md and .png")
 
 
-def _ingest(settings: Any, world: str | None, say: "_Narrator") -> None:
+def _ingest(settings: Any, world: str | None, say: Callable[[str], None]) -> None:
     """Raw to curated and validated, as the DAGs do it."""
     from mfn_core.schema import LOGS
     from tasks.dag_configs import IngestConfig, ValidateConfig
@@ -100,7 +100,7 @@ def _ingest(settings: Any, world: str | None, say: "_Narrator") -> None:
 
 
 def _measure(
-    settings: Any, config: Any, dataset: dict[str, Any], items: list[dict[str, Any]], jobs: int, say: "_Narrator"
+    settings: Any, config: Any, dataset: dict[str, Any], items: list[dict[str, Any]], jobs: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Manifests in the order of ``items``.
 
@@ -201,17 +201,6 @@ def _parser() -> argparse.ArgumentParser:
 def _setting(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
-
-
-class _Narrator:
-    """Tells the terminal what goes on, with the time since the start."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        print(f"{minutes:3d}:{seconds:02d}  {line}", flush=True)
 
 
 if __name__ == "__main__":

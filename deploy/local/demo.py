@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from deploy.local.environment import AIRFLOW_PORT, HOME, MLFLOW_PORT, bootstrapped
 from deploy.local.installation import Installation, installation, sole_user
+from deploy.local.narrator import Narrator
 from deploy.local.processes import Processes
 from mfn_core.errors import ConfigError, MFNError
 from mfn_core.schema import LOGS, View
@@ -70,7 +71,7 @@ def demo(meant: Installation) -> None:
     log = meant.var / "demo.log"
     with _frameworks_to(log) as terminal:
         try:
-            ending = _run(meant, _Narrator(terminal, started))
+            ending = _run(meant, Narrator(terminal, started))
         except Exception as error:
             traceback.print_exc()
             name = "" if isinstance(error, MFNError) else f"{type(error).__name__}: "
@@ -78,7 +79,7 @@ def demo(meant: Installation) -> None:
     print(f"\n{ending}\n\nDone in {time.monotonic() - started:.0f} s. The same command again does only what is new.")
 
 
-def _run(meant: Installation, narrator: "_Narrator") -> str:
+def _run(meant: Installation, narrator: Narrator) -> str:
     narrator.say("preparing the metadata database")
     os.environ.update({**bootstrapped(meant.var), **meant.variables})
     narrator.say("starting Airflow")
@@ -155,24 +156,6 @@ def _introduce(meant: Installation) -> None:
     absent: list[View] = [view for view in LOGS if view not in meant.views]
     for view in absent:
         print(f"The {view} view is left out: there are no {LOGS[view].dataset} in the folder", flush=True)
-
-
-class _Narrator(logging.Handler):
-    """Tells the terminal what goes on, with the time since the start."""
-
-    def __init__(self, terminal: TextIO, started: float) -> None:
-        super().__init__(logging.INFO)
-        self._terminal = terminal
-        self._started = started
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        print(f"{minutes:2d}:{seconds:02d}  {line}", file=self._terminal, flush=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a log record: an epoch of the training."""
-        self.say(f"  {record.getMessage()}")
 
 
 @contextmanager
