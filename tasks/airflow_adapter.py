@@ -257,4 +257,4 @@ def _flattened(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _section(model: type[Config], name: str) -> str | None:
     owner = next(cls for cls in model.__mro__ if name in inspect.get_annotations(cls))
-    return None if owner is model else owner.__name__.removesuffix("Config")
+    return None if owner.__module__ == model.__module__ else owner.__name__.removesuffix("Config")

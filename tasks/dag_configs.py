@@ -66,20 +66,23 @@ class ValidateConfig(Config):
     )
 
 
-class TrainConfig(DatasetConfig, NetworkConfig, TrainingConfig):
-    """Everything that shapes a model, from curated logs to the registry."""
+class _LearningConfig(DatasetConfig, NetworkConfig, TrainingConfig):
+    """What is learned from, and how: of a training and of a comparison alike."""
 
     first_day: date | None = Field(None, description="First curated day to learn from. Empty: all.")
     last_day: date | None = Field(None, description="Last curated day to learn from. Empty: all.")
+
+
+class TrainConfig(_LearningConfig):
+    """Everything that shapes a model, from curated logs to the registry."""
+
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of the test users for intervals and the gate.")
     force: bool = Field(False, description="Train although a version with the same fingerprint is registered.")
 
 
-class CompareConfig(DatasetConfig, NetworkConfig, TrainingConfig):
+class CompareConfig(_LearningConfig):
     """Models on one dataset: the network of this form, the same without one of its parts, and its rivals."""
 
-    first_day: date | None = Field(None, description="First curated day to learn from. Empty: all.")
-    last_day: date | None = Field(None, description="Last curated day to learn from. Empty: all.")
     models: tuple[str, ...] | None = Field(
         None,
         description="Models to compare, one name a line. Networks: mfn, paper, macro_only, micro_only, concatenation, no_alignment, "
