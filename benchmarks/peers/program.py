@@ -102,7 +102,7 @@ class Meter:
 class Sequences:
     """The events of all users, a user's in turn and oldest first; the one before the last and the last are held out.
 
-    An event of an item that the vocabulary lacks is left out, as in ``tasks.atomic_files``; held out, its item is -1.
+    An event of an item that the vocabulary lacks is left out, as in ``benchmarks.recbole.atomic_files``; held out, its item is -1.
     """
 
     users: Ints  # row of the dataset

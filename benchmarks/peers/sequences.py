@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.program import TEST, TRAIN, VALIDATION, Sequences
+from benchmarks.recbole.atomic_files import split_of_targets
 from mfn_core.data.dataset import Dataset
 from mfn_core.schema import SPLITS, UNKNOWN
-from tasks.atomic_files import split_of_targets
 
 _PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 

@@ -32,11 +32,13 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 
+from benchmarks.recbole import atomic_files
+from benchmarks.recbole.atomic_files import HeldOut
 from mfn_core.data.dataset import Dataset
 from mfn_core.metrics import ranking_metrics
 from mfn_core.schema import SPLITS, MaskSeen
-from tasks import atomic_files
-from tasks.atomic_files import HeldOut
+from tasks.comparison.recbole import SECONDS
+from tasks.held_out import held_out_rows
 
 LEARNING_RATES = (1e-3, 3e-4)
 WIDTHS = (64, 128)
@@ -92,7 +94,7 @@ class OurTrainer(Trainer):
 
     def ranks(self, loader: Any, split: HeldOut) -> NDArray[np.float32]:
         """Rank of every held-out user's target; a user without a known item before it gets what constant scores would give."""
-        held_out = atomic_files.held_out_rows(self.ours)
+        held_out = held_out_rows(self.ours)
         place = np.full(len(self.ours), -1)
         place[held_out] = np.arange(len(held_out))
         ranks_B = np.full(len(held_out), np.nan, np.float32)
@@ -230,7 +232,7 @@ def facts_of(options: argparse.Namespace, trials: list[Trial], best: Trial, seco
         "model": options.model,
         "seed": options.seed,
         **best.facts(),
-        atomic_files.SECONDS: round(seconds, 1),
+        SECONDS: round(seconds, 1),
         "trials": [trial.facts() for trial in trials],
         "options": {name: getattr(options, name) for name in limits},
         "versions": {name: version(name) for name in ("recbole", "torch")},

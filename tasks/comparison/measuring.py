@@ -30,8 +30,8 @@ from mfn_core.inference.predictor import Predictor
 from mfn_core.schema import DownstreamTask
 from mfn_core.training import BUNDLE
 from mfn_core.training.encoders import SETTINGS_OF_LABELS
-from tasks import atomic_files, locks, manifest, storage
-from tasks.comparison import atlas
+from tasks import locks, manifest, storage
+from tasks.comparison import atlas, recbole
 from tasks.comparison.atlas import Atlas
 from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
 from tasks.dag_configs import CompareConfig
@@ -45,6 +45,7 @@ NOT_TUNED = "not tuned: one setting everywhere"
 # What a rival's scores depend on, beside the dataset and its trials.
 _CODE_OF_RIVALS = (
     "tasks/rivals",
+    "tasks/held_out.py",
     "mfn_core/data",
     "mfn_core/evaluation/baselines.py",
     "mfn_core/evaluation/scores.py",
@@ -208,7 +209,7 @@ def _recbole(settings: Settings, config: CompareConfig, dataset: Manifest, model
     try:
         mask_seen, chosen = facts["options"]["mask_seen"], facts["options"] | facts["settings"]
         tuning = {"trials": len(facts["trials"]), "settings": facts["settings"]}
-        validation, seconds = facts["validation"], float(facts[atomic_files.SECONDS])
+        validation, seconds = facts["validation"], float(facts[recbole.SECONDS])
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{uri} lacks {error}; run RecBole again") from error
     data = Dataset.open(storage.local_folder(dataset.uri, settings.scratch))
@@ -217,7 +218,7 @@ def _recbole(settings: Settings, config: CompareConfig, dataset: Manifest, model
             f"{uri} was ranked with seen items {'left out' if mask_seen else 'in'}, and mask_seen={config.mask_seen} means the opposite "
             "on this dataset; run RecBole again, or change the form"
         )
-    scores = atomic_files.read_scores(recbole_file(config, model, seed, "parquet"), data)
+    scores = recbole.read_scores(recbole_file(config, model, seed, "parquet"), data)
     return _Measured(chosen, tuning, {"recommendation": scores}, validation, seconds=seconds)
 
 

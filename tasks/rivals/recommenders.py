@@ -13,16 +13,16 @@ import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
+from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.fitting import training_events
 from mfn_core.data.histories import ViewHistories
-from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import popularity_ranks
 from mfn_core.evaluation.comparison import DECISIVE
 from mfn_core.evaluation.scores import recommendation_scores
 from mfn_core.metrics import ranking_metrics
 from mfn_core.schema import UNKNOWN, DownstreamTask
+from tasks.held_out import held_out_rows
 
 _MAX_SCORES_PER_BLOCK = 2**24
 _TIE_BREAK = 1e-6  # of popularity, for items that are nobody's neighbours
@@ -36,7 +36,7 @@ def popularity(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Items by their training events. There is nothing to tune."""
     started = time.perf_counter()
-    rows = _held_out_rows(dataset, task)
+    rows = held_out_rows(dataset)
     ranks_B = _popularity_ranks(dataset, rows, split, mask_seen)
     chosen = {"settings": {}, "trials": 0, "seconds": round(time.perf_counter() - started, 3)}
     return recommendation_scores(dataset.histories.user_ids[rows], ranks_B, ranks_B), {task: chosen}
@@ -132,7 +132,7 @@ def _tune_and_score(
     mask_seen: bool,
 ) -> tuple[pa.Table, dict[str, Any]]:
     started = time.perf_counter()
-    rows = _held_out_rows(dataset, task)
+    rows = held_out_rows(dataset)
     metric = DECISIVE[task]
 
     def ranks_of(settings: Settings, prefix: Literal["validation", "test"]) -> NDArray[np.float32]:
@@ -247,17 +247,6 @@ def _latest(micro: ViewHistories, rows: NDArray[np.int64], dropped: int, last: i
     items = micro.ids[stops_B[owners] - 1 - back]
     weights = ((back + 1.0) ** -decay).astype(np.float32)
     return sp.csr_array((weights, (owners, items)), shape=(len(rows), num_items))
-
-
-def _held_out_rows(dataset: Dataset, task: DownstreamTask) -> NDArray[np.int64]:
-    if task not in dataset.tasks:
-        raise ConfigError(f"downstream task {task} cannot be scored: {dataset.skipped[task]}; can be: {', '.join(dataset.tasks)}")
-    rows = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)
-    if len(rows) == 0:
-        raise InsufficientDataError(
-            f"downstream task {task}: 0 users have held-out events, 1 is needed; give users of more than {HELD_OUT_EVENTS} item events"
-        )
-    return rows
 
 
 def _popularity_ranks(

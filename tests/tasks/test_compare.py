@@ -15,9 +15,10 @@ from mfn_core.data.dataset import Dataset
 from mfn_core.errors import ArtifactError, ConfigError
 from mfn_core.evaluation.evaluator import score
 from mfn_core.inference.predictor import Predictor
-from tasks import atomic_files, compare, manifest, storage
+from tasks import compare, manifest, storage
 from tasks.comparison import lineup, measuring, presentation, statistics
 from tasks.comparison.lineup import NETWORKS, RECBOLE, train_config
+from tasks.comparison.recbole import SECONDS
 from tasks.comparison.statistics import rows_of
 from tasks.dag_configs import CompareConfig
 from tasks.manifest import Manifest
@@ -406,7 +407,7 @@ def recbole(tmp_path, inputs, shared_registry):
         "settings": {"width": 64},
         "validation": {"ndcg@10": 0.5},
         "trials": [{}, {}],
-        atomic_files.SECONDS: 12.5,
+        SECONDS: 12.5,
         "options": {"mask_seen": True, "epochs": 200},
     }
     for seed in (0, 1):

@@ -7,28 +7,25 @@ An event of an item that the vocabulary lacks is left out: nothing was ever trai
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
-from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import popularity_ranks
-from mfn_core.evaluation.scores import RECOMMENDATION, recommendation_scores
+from mfn_core.evaluation.scores import recommendation_scores
 from mfn_core.model import ranking
 from mfn_core.model.scoring import ItemScores
-from mfn_core.schema import SPLITS, UNKNOWN, USER_ID
+from mfn_core.schema import SPLITS, UNKNOWN
+from tasks.held_out import held_out_rows
 
 HeldOut = Literal["validation", "test"]
 
-SECONDS = "seconds_of_all_trials"  # in the JSON of a run
 NOT_KNOWN = torch.finfo(torch.float32).min  # behind every item that the model knows, and before those that must not be recommended
 
 
@@ -58,21 +55,6 @@ def export(dataset: Dataset, folder: Path) -> Path:
     path = folder / f"{folder.name}.inter"
     events[micro.ids > UNKNOWN].to_csv(path, sep="\t", index=False)
     return path
-
-
-def held_out_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """The users that the recommendation is measured on.
-
-    Raises:
-        ConfigError: the dataset leaves the recommendation out.
-        InsufficientDataError: there are none.
-    """
-    if "recommendation" not in dataset.tasks:
-        raise ConfigError(f"there is nothing to recommend: {dataset.skipped['recommendation']}; can be done: {', '.join(dataset.tasks)}")
-    rows = np.flatnonzero(dataset.held_out_B == HELD_OUT_EVENTS)
-    if len(rows) == 0:
-        raise InsufficientDataError(f"0 users have held-out events, 1 is needed; give users of more than {HELD_OUT_EVENTS} item events")
-    return rows
 
 
 def split_of_targets(dataset: Dataset, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -123,25 +105,3 @@ def scores_table(dataset: Dataset, ranks_B: NDArray[np.float32], *, split: HeldO
     rows, counts_N = held_out_rows(dataset), dataset.vocabularies.micro_id.counts
     popular_B = popularity_ranks(dataset.histories.micro, rows, counts_N, dropped=DROPPED[split], mask_seen=mask_seen)
     return recommendation_scores(dataset.histories.user_ids[rows], ranks_B, popular_B)
-
-
-def read_scores(uri: str, dataset: Dataset) -> pa.Table:
-    """Read what RecBole's run wrote of this dataset, in the dataset's order of users.
-
-    Raises:
-        ArtifactError: the file is missing, damaged, or of other users.
-    """
-    try:
-        with fsspec.open(uri, "rb") as file:
-            table = pq.read_table(file).select(RECOMMENDATION.names).cast(RECOMMENDATION)
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise ArtifactError(f"scores {uri} cannot be read ({error}); run RecBole again") from error
-    expected: list[Any] = dataset.histories.user_ids[held_out_rows(dataset)].tolist()
-    place = {user: position for position, user in enumerate(table[USER_ID].to_pylist())}
-    if len(table) != len(expected) or any(user not in place for user in expected):
-        missing = sum(user not in place for user in expected)
-        raise ArtifactError(
-            f"scores {uri} have {len(table)} users, of whom {missing} of the dataset's {len(expected)} held-out users are missing; "
-            "run RecBole on this dataset"
-        )
-    return table.take(pa.array([place[user] for user in expected]))

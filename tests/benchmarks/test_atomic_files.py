@@ -1,18 +1,16 @@
-"""What RecBole is given and what is read back, on histories of a few events. RecBole itself is not needed."""
+"""What RecBole is given and how what it says is ranked, on histories of a few events. RecBole itself is not needed."""
 
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
+from benchmarks.recbole import atomic_files
+from benchmarks.recbole.atomic_files import NOT_KNOWN
+from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation import evaluator
 from mfn_core.schema import UNKNOWN
-from tasks import atomic_files
-from tasks.atomic_files import NOT_KNOWN
 from tests.factories import app_log, dataset_of, item_log
 
 PAD_UNKNOWN = [9.0, 9.0]  # scores that nobody may be recommended for
@@ -136,29 +134,3 @@ def test_the_table_is_what_the_evaluator_measures(dataset):
     figures = evaluator.figures_of("recommendation", table)(np.arange(2))
     assert figures["hr@5"] == 0.5
     assert figures["ndcg@10"] == pytest.approx((1 + 1 / np.log2(9)) / 2)
-
-
-def stored(folder, user_ids, ranks):
-    path = folder / "scores.parquet"
-    floats = pa.array(ranks, pa.float32())
-    pq.write_table(pa.table({"user_id": pa.array(user_ids, pa.string()), "rank": floats, "baseline_rank": floats}), path)
-    return str(path)
-
-
-def test_scores_are_read_in_the_order_of_the_dataset(dataset, tmp_path):
-    table = atomic_files.read_scores(stored(tmp_path, ["u2", "u1"], [2, 1]), dataset)
-    assert table.to_pydict() == {"user_id": ["u1", "u2"], "rank": [1, 2], "baseline_rank": [1, 2]}
-
-
-@pytest.mark.parametrize("user_ids", [["u1"], ["u1", "u3"], ["u1", "u2", "u3"], ["u1", "u1"]])
-def test_scores_of_other_users_are_refused(dataset, tmp_path, user_ids):
-    with pytest.raises(ArtifactError, match=f"have {len(user_ids)} users.* 2 held-out users"):
-        atomic_files.read_scores(stored(tmp_path, user_ids, [0] * len(user_ids)), dataset)
-
-
-def test_missing_and_foreign_files_are_refused(dataset, tmp_path):
-    with pytest.raises(ArtifactError, match=r"nothing\.parquet cannot be read"):
-        atomic_files.read_scores(str(tmp_path / "nothing.parquet"), dataset)
-    pq.write_table(pa.table({"colour": ["red"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(ArtifactError, match=r"foreign\.parquet cannot be read"):
-        atomic_files.read_scores(str(tmp_path / "foreign.parquet"), dataset)
