@@ -70,13 +70,8 @@ def partitions(settings: Settings, log: LogSchema, first_day: date | None = None
 
 
 def part_uris(curated: Manifest) -> list[str]:
-    """The Parquet files of one published artifact."""
+    """The Parquet files of one published artifact; in each file of a day the rows are sorted by ``LogSchema.order``."""
     return [storage.join(curated.uri, name) for name in curated.facts[FILES]]
-
-
-def files(settings: Settings, log: LogSchema, first_day: date | None = None, last_day: date | None = None) -> list[str]:
-    """The Parquet files of the published days, sorted by day; rows inside a file are sorted by ``LogSchema.order``."""
-    return [uri for each in partitions(settings, log, first_day, last_day) for uri in part_uris(each)]
 
 
 def row_groups(partition: Manifest, strings: Sequence[str], others: Sequence[str] = ()) -> Iterator[pa.Table]:

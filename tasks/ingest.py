@@ -25,7 +25,7 @@ def ingest_planned(settings: Settings, log: LogSchema, chunk: Mapping[str, str],
     """``ingest_chunk`` for a chunk of a plan.
 
     Returns:
-        ``days`` that are published; ``late``, those of them whose raw folder nobody had read before; ``changed``, how many changed.
+        ``days`` that are published; ``late``, those of them whose raw folder nobody had read before.
 
     Raises:
         PartitionNotReadyError: the only day of the chunk has not arrived.
@@ -37,7 +37,7 @@ def ingest_planned(settings: Settings, log: LogSchema, chunk: Mapping[str, str],
     unread = {str(day) for day in ingest_sources.unread_days(settings, log, first_day, last_day)}
     published = ingest_chunk(settings, log, first_day, last_day, now=now)
     days = [each[PARTITION] for each in published]
-    return {"days": days, "late": [day for day in days if day in unread], "changed": sum(each["changed"] for each in published)}
+    return {"days": days, "late": [day for day in days if day in unread]}
 
 
 def ingest_chunk(

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mfn_core.schema import APP_LOGS, EVENT_TIME, USER_ID
+from mfn_core.schema import APP_LOGS, EVENT_TIME, USER_ID, LogSchema
 from tasks import curated, ingest
 from tasks.settings import Settings
 
@@ -48,10 +48,15 @@ def ingest_days(settings: Settings, first: str, last: str | None = None) -> list
     return ingest.ingest_chunk(settings, APP_LOGS, date.fromisoformat(first), date.fromisoformat(last or first), now=NOW)
 
 
+def curated_files(settings: Settings, log: LogSchema, day: date | None = None) -> list[str]:
+    """The files of a published day, or of all, sorted by day."""
+    return [uri for each in curated.partitions(settings, log, day, day) for uri in curated.part_uris(each)]
+
+
 def curated_rows(settings: Settings, day: str | None = None) -> list[tuple[str, str, str, str]]:
     """User, app, category and time of the curated app log, sorted."""
     only = date.fromisoformat(day) if day else None
-    tables = [pq.read_table(file) for file in curated.files(settings, APP_LOGS, only, only)]
+    tables = [pq.read_table(file) for file in curated_files(settings, APP_LOGS, only)]
     return sorted(
         (row[USER_ID], row[APP_LOGS.id], row[APP_LOGS.category], row[EVENT_TIME].strftime("%Y-%m-%dT%H:%M"))
         for table in tables

@@ -16,7 +16,7 @@ from tasks import audit, curated, ingest, manifest, raw_parts, receipt
 from tasks.audit import Verdict
 from tasks.ingest_plan import plan_ingest
 from tasks.settings import Settings
-from tests.tasks.raw_files import NOW, app_rows, counts, curated_rows, deliver, deliver_day, digest, ingest_days
+from tests.tasks.raw_files import NOW, app_rows, counts, curated_files, curated_rows, deliver, deliver_day, digest, ingest_days
 
 ANN = ("ann", "bank", "finance", "2026-06-01T09:00")
 BOB = ("bob", "chess", "games", "2026-06-01T10:00")
@@ -34,7 +34,7 @@ def test_a_curated_file_has_the_columns_of_the_contract_sorted_by_user_and_time(
     deliver(settings, "app_logs/dt=2026-06-01/part-0.parquet", rows)
     ingest_days(settings, "2026-06-01")
 
-    (file,) = curated.files(settings, APP_LOGS)
+    (file,) = curated_files(settings, APP_LOGS)
     at = [datetime(2026, 6, 1, hour, tzinfo=UTC) for hour in (9, 12, 10)]
     assert pq.read_table(file).to_pydict() == {
         "user_id": ["ann", "ann", "bob"],
@@ -58,7 +58,7 @@ def test_integer_ids_dictionaries_large_strings_and_any_time_unit_are_cast(setti
     deliver(settings, "app_logs/dt=2026-06-01/part-0.parquet", table)
     ingest_days(settings, "2026-06-01")
     assert curated_rows(settings) == [("8817", "bank", "finance", "2026-06-01T09:00")]
-    (file,) = curated.files(settings, APP_LOGS)
+    (file,) = curated_files(settings, APP_LOGS)
     assert pq.read_schema(file) == curated.schema(APP_LOGS)
 
 
@@ -110,7 +110,7 @@ def test_the_engine_sorts_a_source_too_large_for_memory_as_memory_does(settings,
         monkeypatch.setattr(raw_parts, "_ROWS_PER_GROUP", rows_per_group)
         deliver(own, "app_logs/dt=2026-06-01/part-0.parquet", app_rows([*rows, late], event_type=types, duration_s=durations))
         ingest_days(own, "2026-06-01")
-        files = [pq.read_table(file).to_pylist() for file in curated.files(own, APP_LOGS)]
+        files = [pq.read_table(file).to_pylist() for file in curated_files(own, APP_LOGS)]
         published.append((str(files), [(each.digest, each.rows) for each in curated.partitions(own, APP_LOGS)]))
     assert published[0] == published[1]
     assert [each["read"] for _, each in published[0][1]] == [1, 5]
@@ -207,7 +207,7 @@ def test_another_row_changes_the_digest_and_removes_the_old_file(settings):
     assert summary["changed"]
     assert digest(settings, "2026-06-01") != before
     folder = Path(curated.partition_uri(settings, APP_LOGS, date(2026, 6, 1)))
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", Path(curated.files(settings, APP_LOGS)[0]).name]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", Path(curated_files(settings, APP_LOGS)[0]).name]
 
 
 def test_a_crash_before_the_manifest_leaves_the_old_day_readable(settings, monkeypatch):
@@ -331,7 +331,7 @@ def test_the_item_log_has_columns_of_its_own(settings):
     table = app_rows([ANN], dwell_s=pa.array([2.5])).rename_columns(["user_id", "item_id", "item_category", "event_time", "dwell_s"])
     deliver(settings, "item_logs/dt=2026-06-01/part-0.parquet", table)
     ingest.ingest_chunk(settings, ITEM_LOGS, date(2026, 6, 1), date(2026, 6, 1), now=NOW)
-    (file,) = curated.files(settings, ITEM_LOGS)
+    (file,) = curated_files(settings, ITEM_LOGS)
     assert pq.read_table(file).select(["item_id", "dwell_s"]).to_pylist() == [{"item_id": "bank", "dwell_s": 2.5}]
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from mfn_core.errors import ConfigError, PartitionNotReadyError, RejectionError, SchemaError, TransientError
 from mfn_core.schema import APP_LOGS
-from tasks import curated, log_rows, raw, raw_parts
+from tasks import log_rows, raw, raw_parts
 from tasks.ingest_plan import plan_ingest
-from tests.tasks.raw_files import NOW, app_rows, deliver, deliver_day, ingest_days
+from tests.tasks.raw_files import NOW, app_rows, curated_files, deliver, deliver_day, ingest_days
 
 ANN = ("ann", "bank", "finance", "2026-06-01T09:00")
 BOB = ("bob", "chess", "games", "2026-06-01T10:00")
@@ -27,7 +27,7 @@ def refused(settings, error):
     """The message with which ingest of 1 June stops; nothing may be published."""
     with pytest.raises(error) as caught:
         ingest_days(settings, "2026-06-01")
-    assert curated.files(settings, APP_LOGS) == []
+    assert curated_files(settings, APP_LOGS) == []
     return str(caught.value)
 
 

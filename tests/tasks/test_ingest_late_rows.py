@@ -10,7 +10,7 @@ from mfn_core.schema import APP_LOGS
 from tasks import audit, curated, ingest
 from tasks.audit import Verdict
 from tasks.ingest_plan import plan_ingest
-from tests.tasks.raw_files import NOW, app_rows, counts, curated_rows, deliver, deliver_day, digest, ingest_days
+from tests.tasks.raw_files import NOW, app_rows, counts, curated_files, curated_rows, deliver, deliver_day, digest, ingest_days
 
 ANN_1 = ("ann", "bank", "finance", "2026-06-01T09:00")
 BOB_1 = ("bob", "chess", "games", "2026-06-01T23:59")
@@ -43,10 +43,10 @@ def test_late_rows_are_counted_in_the_day_they_land_in(settings):
 def test_a_late_row_does_not_rewrite_the_file_of_its_day(settings):
     deliver_day(settings, "2026-06-01", [ANN_1])
     ingest_days(settings, "2026-06-01")
-    (before,) = curated.files(settings, APP_LOGS)
+    (before,) = curated_files(settings, APP_LOGS)
     deliver_day(settings, "2026-06-02", [CAT_2, BOB_1])
     ingest_days(settings, "2026-06-02")
-    assert curated.files(settings, APP_LOGS, date(2026, 6, 1), date(2026, 6, 1))[0] == before
+    assert curated_files(settings, APP_LOGS, date(2026, 6, 1))[0] == before
 
 
 def test_late_rows_of_a_run_that_died_before_its_receipt_are_withdrawn_with_the_folder(settings, monkeypatch):

@@ -76,19 +76,19 @@ def test_a_run_whose_own_day_is_read_already_finds_it_published_and_can_announce
     deliver_day(settings, OWN, [row(OWN)])
     ingest_days(settings, OWN)
     assert plan(settings) == [OWN]
-    assert read(settings, OWN) == {"days": [OWN], "late": [], "changed": 0}
+    assert read(settings, OWN) == {"days": [OWN], "late": []}
 
 
 def test_a_day_is_late_for_the_first_who_reads_it_alone(settings):
     deliver_day(settings, OWN, [row(OWN)])
     assert read(settings, OWN)["late"] == [OWN]
     deliver_day(settings, OWN, [row(OWN), row(OWN, 10)])
-    assert read(settings, OWN) == {"days": [OWN], "late": [], "changed": 1}
+    assert read(settings, OWN) == {"days": [OWN], "late": []}
 
 
 def test_late_rows_make_no_late_day(settings):
     deliver_day(settings, OWN, [row(OWN), row("2026-06-09")])
-    assert read(settings, OWN) == {"days": ["2026-06-09", OWN], "late": [OWN], "changed": 2}
+    assert read(settings, OWN) == {"days": ["2026-06-09", OWN], "late": [OWN]}
 
 
 def test_a_day_whose_reader_died_is_late_for_the_next(settings, monkeypatch):

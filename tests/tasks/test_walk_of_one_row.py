@@ -13,7 +13,7 @@ import pytest
 from mfn_core.config import SimulationConfig
 from mfn_core.data.dataset import Dataset
 from mfn_core.schema import APP_LOGS, ITEM_LOGS
-from tasks import curated, manifest
+from tasks import manifest
 from tasks.build_dataset import build_dataset
 from tasks.dag_configs import PromoteConfig, ScoreConfig, TrainConfig, ValidateConfig
 from tasks.evaluate import evaluate
@@ -31,6 +31,7 @@ from tasks.tracking.models import load_model
 from tasks.train import train
 from tasks.validate import validate_range
 from tasks.validated import days_to_validate, validated_uri
+from tests.tasks.raw_files import curated_files
 from tests.tasks.registry import AIRFLOW
 
 DAY = date(2026, 6, 10)
@@ -65,7 +66,7 @@ def test_one_row_from_raw_parquet_to_a_prediction(walk: tuple[Settings, dict[str
     settings, built = walk
 
     # Curated: cast to the contract, in the partition of its day.
-    rows = [row for uri in curated.files(settings, APP_LOGS, DAY, DAY) for row in pq.read_table(uri).to_pylist()]
+    rows = [row for uri in curated_files(settings, APP_LOGS, DAY) for row in pq.read_table(uri).to_pylist()]
     assert [row for row in rows if row["user_id"] == "u8817"] == [ROW | {"seq_no": 0, "event_type": None, "duration_s": None}]
 
     # Validated: with the rest of its day.
