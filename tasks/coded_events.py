@@ -7,7 +7,7 @@ in memory is a group of rows, the users and the tokens.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
+from mfn_core.data.window import seconds_of
 from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, SEQ_NO, USER_ID, View
 from tasks import coding, curated
 from tasks.manifest import Manifest
@@ -113,7 +114,7 @@ def _write_view(view: View, partitions: Sequence[Manifest], users: pa.Array, sha
 
 def _begins(partition: Manifest) -> int:
     """First second of the day: its events are no earlier."""
-    return int(datetime.combine(date.fromisoformat(partition.facts[PARTITION]), time(), UTC).timestamp())
+    return seconds_of(date.fromisoformat(partition.facts[PARTITION]))
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -1,12 +1,13 @@
 """What the rows of one curated day amount to: measured while they pass, judged afterwards."""
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mfn_core.data.window import seconds_of
 from mfn_core.schema import EVENT_TIME, SEQ_NO, USER_ID, LogSchema
 from tasks import curated, equal_rows
 
@@ -21,7 +22,7 @@ class Measures:
     def __init__(self, log: LogSchema, day: date) -> None:
         self._log, self._schema = log, curated.schema(log)
         self._compared = [USER_ID, EVENT_TIME, *(name for name in self._schema.names if name not in (USER_ID, EVENT_TIME))]
-        self._begin = int(datetime.combine(day, time(), UTC).timestamp()) * 1_000_000
+        self._begin = seconds_of(day) * 1_000_000
         self._last: pa.RecordBatch | None = None  # one row, its strings as strings
         self._entities = pa.array([], pa.string())
         self._categories = pa.array([], pa.string())

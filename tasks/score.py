@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
 from mfn_core.data.sequences import build_histories
+from mfn_core.data.window import seconds_of
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.inference.predictor import Predictions, Predictor
 from mfn_core.schema import EVENT_TIME, LOGS, SEQ_NO, USER_ID, LogSchema, View
@@ -133,7 +134,7 @@ class _Work:
     @property
     def query_time(self) -> int:
         """Seconds UTC; later events are not read."""
-        return int(datetime.combine(self.as_of, time(), UTC).timestamp())
+        return seconds_of(self.as_of)
 
 
 @dataclass
