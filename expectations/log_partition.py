@@ -10,14 +10,27 @@ from great_expectations.expectations import (
 from expectations import FAULT_OF_INGEST
 from mfn_core.schema import PARTITION, LogSchema
 
+# Of the frame of metrics. All but the first are numbers of rows or of distinct values.
+COLUMNS = (
+    PARTITION,
+    "read",
+    "accepted",
+    "quarantined",
+    "duplicates",
+    "late",
+    "users",
+    "entities",
+    "categories",
+    "null_keys",
+    "equal_rows",  # beyond the first of equal ones
+    "outside_day",  # of another day
+    "null_seq_no",
+    "negative_durations",
+)
+
 
 def suite(log: LogSchema) -> ExpectationSuite:
-    """Checks on the days of one log before they are published.
-
-    Columns: ``dt``, ``read``, ``accepted``, ``quarantined``, ``duplicates``, ``late``, ``users``, ``entities``, ``categories``,
-    ``null_keys``, ``equal_rows`` (rows beyond the first of equal ones), ``outside_day`` (rows of another day), ``null_seq_no``,
-    ``negative_durations``.
-    """
+    """Checks on the days of one log before they are published, with the columns ``COLUMNS``."""
     columns = f"MFN_{log.dataset.upper().removesuffix('S')}_COLUMNS"
     return ExpectationSuite(
         name=f"{log.dataset}_partition",

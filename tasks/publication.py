@@ -28,23 +28,6 @@ from tasks.quarantine import Homes
 from tasks.raw import FIRST_LOAD, Source
 from tasks.settings import Settings
 
-_AUDITED = (
-    PARTITION,
-    "read",
-    "accepted",
-    "quarantined",
-    "duplicates",
-    "late",
-    "users",
-    "entities",
-    "categories",
-    "null_keys",
-    "equal_rows",
-    "outside_day",
-    "null_seq_no",
-    "negative_durations",
-)
-
 _log = logging.getLogger(__name__)
 
 
@@ -224,7 +207,7 @@ def _accounts(day: Day, accepted: int) -> dict[str, Any]:
 def _audit(settings: Settings, log: LogSchema, metrics: Sequence[dict[str, Any]], name: str) -> Verdict:
     from expectations import log_partition
 
-    frame = pd.DataFrame([{column: row[column] for column in _AUDITED} for row in metrics])
+    frame = pd.DataFrame([{column: row[column] for column in log_partition.COLUMNS} for row in metrics])
     return audit.judge(frame, log_partition.suite(log), name, settings)
 
 

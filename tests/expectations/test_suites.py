@@ -97,6 +97,10 @@ def test_a_suite_accepts_what_it_describes(name, settings):
     assert (verdict.success, verdict.warnings) == (True, ())
 
 
+def test_a_curated_day_is_judged_by_the_columns_that_are_handed_over():
+    assert tuple(GOOD["log_partition"]) == log_partition.COLUMNS
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_every_expectation_says_what_to_do(name):
     expectations = SUITES[name]().expectations
