@@ -96,15 +96,6 @@ def test_an_unknown_alias_is_refused_with_what_there_is(registry):
         require_version(registry, "champoin")
 
 
-def test_the_bundle_of_a_version_is_removed_after_use(registry):
-    make_champion(registry, store_training(registry, store_inputs(registry)))
-    with bundle_of(registry, require_version(registry, CHAMPION)) as bundle:
-        assert any(bundle.iterdir())
-    assert not bundle.exists()
-    with bundle_of(registry, require_version(registry, CHAMPION)) as again:
-        assert any(again.iterdir()), "the registry keeps its own"
-
-
 def stored_files(settings):
     """The folders of MLflow that hold the files of logged models."""
     return [path.parent for path in (settings.var / "mlflow" / "artifacts").rglob("MLmodel")]
@@ -119,6 +110,18 @@ def champion(registry):
 def fetch(settings, version):
     with bundle_of(settings, version):
         pass
+
+
+def test_the_bundle_of_a_version_is_removed_after_use(registry, champion):
+    with bundle_of(registry, champion) as bundle:
+        assert any(bundle.iterdir())
+    assert not bundle.exists()
+
+
+def test_the_registry_keeps_its_own_bundle_when_one_was_removed_after_use(registry, champion):
+    fetch(registry, champion)
+    with bundle_of(registry, champion) as again:
+        assert any(again.iterdir())
 
 
 @pytest.mark.parametrize(
