@@ -22,6 +22,9 @@ def log_model(settings: Settings, run_id: str, fingerprint: str, bundle: Path) -
 
     Models-from-code: the serving code, ``mfn_core`` and the bundle travel together and load without the repository and without
     pickle.
+
+    Raises:
+        ConfigError: the experiment was deleted.
     """
     import mlflow
 

@@ -29,6 +29,9 @@ def open_run(
         params: logged when the run is made, never again.
         airflow_tags: lead back to the Airflow run that goes on with it, e.g. ``airflow.url``.
         source: the DAG whose run it is.
+
+    Raises:
+        ConfigError: the experiment was deleted.
     """
     from mlflow.entities import Param
 
@@ -55,6 +58,7 @@ def require_run(settings: Settings, fingerprint: str) -> str:
 
     Raises:
         ArtifactError: there is none.
+        ConfigError: the experiment was deleted.
     """
     run_id = find_run(settings, fingerprint)
     if run_id is None:
@@ -66,14 +70,22 @@ def require_run(settings: Settings, fingerprint: str) -> str:
 
 
 def find_run(settings: Settings, fingerprint: str) -> str | None:
-    """The id of the training run with this fingerprint, if there is one."""
+    """The id of the training run with this fingerprint, if there is one.
+
+    Raises:
+        ConfigError: the experiment was deleted.
+    """
     client = connect(settings)
     runs = client.search_runs([experiment_id(client, settings)], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
     return runs[0].info.run_id if runs else None
 
 
 def run_url(settings: Settings, run_id: str) -> str:
-    """Where the MLflow UI shows a run."""
+    """Where the MLflow UI shows a run.
+
+    Raises:
+        ConfigError: the experiment was deleted.
+    """
     return f"{settings.mlflow_url}/#/experiments/{experiment_id(connect(settings), settings)}/runs/{run_id}"
 
 
@@ -158,6 +170,9 @@ def log_comparison(
         dataset: that the models were measured on.
         folder: its files: table, chart, rows.
         airflow_tags: lead back to the Airflow run, if one made it.
+
+    Raises:
+        ConfigError: the experiment was deleted.
     """
     run_id = open_run(settings, fingerprint, params, airflow_tags, source="mfn_compare")
     log_dataset(settings, run_id, dataset)
