@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mfn_core.evaluation.bootstrap import Figures, intervals
@@ -85,8 +86,8 @@ def _verdict(low: float | None, high: float | None) -> Verdict:
 
 
 def _on_common_users(champion: pa.Table, candidate: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Both tables' rows of the users they share, in the same order."""
-    _, old_rows, new_rows = np.intersect1d(
-        champion[USER_ID].to_numpy().astype(str), candidate[USER_ID].to_numpy().astype(str), assume_unique=True, return_indices=True
-    )
-    return champion.take(pa.array(old_rows)), candidate.take(pa.array(new_rows))
+    """Both tables' rows of the users they share, both in the order of the ids' bytes: whoever sorts them draws the same resamples."""
+    # Ids stay in Arrow: NumPy would give every id the length of the longest, and drop NULs at its end.
+    candidate = candidate.take(pc.sort_indices(candidate[USER_ID]))
+    rows = pc.index_in(candidate[USER_ID], value_set=champion[USER_ID])
+    return champion.take(rows.drop_null()), candidate.filter(rows.is_valid())

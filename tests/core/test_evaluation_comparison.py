@@ -1,6 +1,7 @@
 """Is the candidate worse than the champion? Paired on the same users."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,30 @@ def test_only_common_users_are_compared_in_whatever_order():
     candidate = ranking([5, 0, 99], ["a", "b", "only-candidate"])
     (compared,) = compare("recommendation", champion, candidate, samples=100)
     assert (compared.n, compared.difference) == (2, 0.0)
+
+
+def test_users_whose_ids_differ_in_a_trailing_nul_are_two():
+    (compared,) = compare("recommendation", ranking([0, 9], ["a", "a\0"]), ranking([9, 0], ["a\0", "a"]), samples=100)
+    assert (compared.n, compared.difference) == (2, 0.0)
+
+
+def test_one_long_user_id_does_not_give_every_other_its_length():
+    ranks = [0] * 1000
+    table = ranking(ranks, ["x" * 20_000, *(f"u{number}" for number in range(999))])
+    tracemalloc.start()
+    compare("recommendation", table, table, samples=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6  # 1,000 ids of 20,000 characters of four bytes are 80 MB
+
+
+def test_users_are_drawn_by_their_ids_whatever_the_order_of_the_rows():
+    ranks, users = np.arange(60) % 13, [f"{'é' if number % 2 else 'z'}{number}" for number in range(60)]
+    shuffled = np.random.default_rng(5).permutation(60)
+    (straight,) = compare("recommendation", ranking(ranks, users), ranking(ranks[::-1], users), samples=100)
+    mixed = ranking(ranks[::-1], users).take(shuffled)
+    (again,) = compare("recommendation", ranking(ranks, users).take(shuffled[::-1]), mixed, samples=100)
+    assert again == straight
 
 
 def test_pairing_finds_a_small_but_steady_loss_that_wide_intervals_would_hide():
