@@ -48,11 +48,12 @@ def load_model(settings: Settings, uri: str) -> Any:
 
     connect(settings)
     remedy = "train again, or delete the version"
-    folder = _fetch(settings, uri, uri, None, remedy)
-    try:
-        return mlflow.pyfunc.load_model(str(folder))
-    except Exception as error:
-        raise ArtifactError(f"{uri} does not load ({error}); {remedy}") from error
+    with storage.temporary_folder(settings.scratch) as aside:  # the loaded model is in memory
+        folder = _fetch(settings, uri, uri, aside, remedy)
+        try:
+            return mlflow.pyfunc.load_model(str(folder))
+        except Exception as error:
+            raise ArtifactError(f"{uri} does not load ({error}); {remedy}") from error
 
 
 @contextmanager
@@ -71,8 +72,8 @@ def bundle_of(settings: Settings, version: Version) -> Iterator[Path]:
         yield _fetch(settings, uri, f"version {version.number}: {uri}", aside, "restore its artifacts or promote another version")
 
 
-def _fetch(settings: Settings, uri: str, name: str, folder: Path | None, remedy: str) -> Path:
-    """Download into ``folder``, or find where the files are on this machine."""
+def _fetch(settings: Settings, uri: str, name: str, folder: Path, remedy: str) -> Path:
+    """Download into ``folder``."""
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -80,7 +81,7 @@ def _fetch(settings: Settings, uri: str, name: str, folder: Path | None, remedy:
     try:
         # The listing tells what is gone: of a missing object S3 says no more than that its download failed.
         if mlflow.artifacts.list_artifacts(artifact_uri=uri):
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder and str(folder)))
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
         why = "it has no files"
     except Exception as error:  # every store's client has errors of its own
         if not (isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)):

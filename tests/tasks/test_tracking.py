@@ -1,11 +1,14 @@
 """The MLflow client: whatever is said twice is kept once, and what is gone is told from what cannot be reached."""
 
 import shutil
+from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
 from mfn_core.errors import ArtifactError, ConfigError, TransientError
+from mfn_core.inference.serving import example_request
 from tasks.manifest import Manifest
 from tasks.tracking.models import bundle_of, load_model
 from tasks.tracking.registry import CHAMPION, require_version
@@ -94,6 +97,16 @@ def test_an_unknown_run_is_named(registry):
 def test_an_unknown_alias_is_refused_with_what_there_is(registry):
     with pytest.raises(ConfigError, match="model mfn has no version or alias 'champoin'; versions: none"):
         require_version(registry, "champoin")
+
+
+def test_a_model_answers_when_the_files_that_it_was_loaded_from_are_removed(registry, champion, monkeypatch):
+    fetched, download = [], mlflow.artifacts.download_artifacts
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda **asked: fetched.append(download(**asked)) or fetched[-1])
+    model = load_model(registry, "models:/mfn@champion")
+    (folder,) = fetched
+    assert not Path(folder).exists()
+    assert len(model.predict(example_request(), params={"as_of": "2026-04-01"})) == 2
+    assert stored_files(registry), "the registry keeps its own"
 
 
 def stored_files(settings):
