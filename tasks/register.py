@@ -25,6 +25,7 @@ from tasks.settings import Settings
 from tasks.tracking import FINGERPRINT, models, registry, runs
 from tasks.tracking.registry import Version
 
+_GATE_FILE = "gate.json"
 _TOLERANCE = 1e-5
 _EVENTS_IN_CHECK = 5
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def register(
 
 def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any]) -> Version:
     """The version with this verdict, which may be of another champion than the one that it was registered with."""
+    runs.log_json(settings, version.run_id, gate, _GATE_FILE)
     registry.tag_version(settings, version.number, _verdict_tags(gate))
     if not gate["passed"] and registry.CANDIDATE in version.aliases:
         registry.delete_alias(settings, registry.CANDIDATE)
@@ -97,7 +99,7 @@ def _log_evidence(settings: Settings, run_id: str, dataset: Manifest, gate: Mapp
     warned = sum(bool(verdict.get("warnings")) for verdict in verdicts.values())
     tags = {"mfn.expectations": f"passed: {len(verdicts)} artifacts judged, {warned} with warnings"}
     runs.log_json(settings, run_id, verdicts, "expectations/verdicts.json")
-    runs.log_json(settings, run_id, gate, "gate.json")
+    runs.log_json(settings, run_id, gate, _GATE_FILE)
     runs.set_tags(settings, run_id, tags)
     return tags
 

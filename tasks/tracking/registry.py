@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mfn_core.errors import ConfigError
 from tasks.settings import Settings
 from tasks.tracking import FINGERPRINT
-from tasks.tracking.client import MAX_TAG, connect
+from tasks.tracking.client import connect
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -17,6 +17,7 @@ SPLIT_SEED = "mfn.split_seed"
 DATA_END = "mfn.dataset.end"  # ISO day, 00:00 UTC: neither histories nor labels reach it
 PROMOTED_AT = "mfn.promoted_at"
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
+_MAX_TAG = 100_000  # of a version, longer than of a run: JSON that is cut is none
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def register_version(settings: Settings, run_id: str, model_id: str, tags: Mappi
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-    kept = {key: str(value)[:MAX_TAG] for key, value in tags.items()}
+    kept = {key: str(value)[:_MAX_TAG] for key, value in tags.items()}
     return _version(client.create_model_version(settings.model_name, f"models:/{model_id}", run_id, tags=kept, model_id=model_id))
 
 
@@ -113,7 +114,7 @@ def tag_version(settings: Settings, number: int, tags: Mapping[str, str]) -> Non
     """Tag a version; later values win."""
     client = connect(settings)
     for key, value in tags.items():
-        client.set_model_version_tag(settings.model_name, str(number), key, str(value)[:MAX_TAG])
+        client.set_model_version_tag(settings.model_name, str(number), key, str(value)[:_MAX_TAG])
 
 
 def _version(found: "ModelVersion", aliases: Sequence[str] = ()) -> Version:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -58,6 +59,11 @@ def client(registry):
     return MlflowClient(registry.tracking)
 
 
+def gate_of(settings, run_id):
+    tracking.require_run(settings, "f" * 64)  # points MLflow at the registry
+    return mlflow.artifacts.load_dict(f"runs:/{run_id}/gate.json")
+
+
 def test_a_version_that_passed_the_gate_is_candidate(registry, inputs):
     registered = register(registry, CONFIG, *inputs, [], PASSED)
     assert (registered["name"], registered["version"], registered["aliases"]) == ("mfn", 1, ["candidate"])
@@ -97,6 +103,27 @@ def test_a_version_names_the_champion_that_it_was_judged_against_last_and_the_ca
     register(registry, CONFIG, *inputs, [], PASSED | {"champion": 4, "caveats": ["older users", "later data"]})
     tags = require_version(registry, 1).tags
     assert (tags["mfn.gate.champion"], tags["mfn.gate.caveats"]) == ("4", "older users; later data")
+
+
+def test_a_new_verdict_replaces_the_old_one_of_the_run(registry, inputs):
+    run_id = register(registry, CONFIG, *inputs, [], PASSED)["run_id"]
+    register(registry, CONFIG, *inputs, [], FAILED)
+    assert gate_of(registry, run_id) == FAILED
+
+
+def test_the_verdict_that_a_version_was_promoted_by_stays_with_the_run(registry, inputs):
+    run_id = register(registry, CONFIG, *inputs, [], PASSED)["run_id"]
+    tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    register(registry, CONFIG, *inputs, [], FAILED)
+    assert gate_of(registry, run_id) == PASSED
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["registered", "judged again"])
+def test_the_comparisons_of_many_attributes_are_kept_whole(registry, inputs, times):
+    many = PASSED | {"comparisons": [{"label": f"attribute {number}", "difference": 0.125} for number in range(300)]}
+    for _ in range(times):
+        register(registry, CONFIG, *inputs, [], many)
+    assert json.loads(tracking.require_version(registry, 1).tags["mfn.gate.comparisons"]) == many["comparisons"]
 
 
 def test_a_promoted_version_keeps_the_verdict_it_was_promoted_by(registry, inputs):
