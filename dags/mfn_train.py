@@ -7,7 +7,7 @@
 - `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
 - `train` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken. The champion serves on.
 - `train` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`; for the weekly run lower the default.
-- `announce` skipped: worse than the champion on the same users, or without a task or attribute that it answers; see the tab XCom of `gate`.
+- `announce` skipped: promoted before, older than the candidate, worse than the champion or without what it answers; see XCom of `gate`.
 - A log warns that the GPU is full: the task took the CPU instead, which is slower. MLflow's address: the tab XCom of `register`.
 """
 
@@ -69,9 +69,9 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
 
     @task(outlets=[CANDIDATE_ASSET])
     def announce(registered):
-        """Emit the candidate's asset; skipped where the gate refused it."""
-        if "candidate" not in registered["aliases"]:
-            skip(f"version {registered['version']} is no candidate: the gate {registered['gate']}")
+        """Emit the candidate's asset; skipped where the version is no candidate."""
+        if registered["skip"]:
+            skip(registered["skip"])
         announce_version(CANDIDATE_ASSET, registered)
 
     dataset = build_dataset(planned := plan())

@@ -41,10 +41,11 @@ def register(
 ) -> dict[str, Any]:
     """Register the trained model with its evidence, or find it registered; alias ``candidate`` where the gate passed.
 
-    A version that is there takes over this verdict: the gate may have been run again, against another champion.
+    A version that is there takes over this verdict: the gate may have been run again, against another champion. The alias stays with a
+    version that is newer than this one, whose training may be an old one that was cleared.
 
     Returns:
-        ``name, version, aliases, run_id, run_url, gate`` (passed or failed).
+        ``name, version, aliases, run_id, run_url, gate`` (passed or failed), and ``skip``: None, or why it is no candidate.
 
     Raises:
         ArtifactError: the logged model does not load, or answers otherwise than the predictor.
@@ -64,11 +65,14 @@ def register(
         _log.info("%s version %d already has this fingerprint: nothing is registered", settings.model_name, version.number)
         if registry.PROMOTED_AT not in version.tags:  # else its verdict was acted upon, and stays as the evidence of that
             version = _judged_again(settings, version, gate)
-    if version.tags[registry.GATE] == registry.PASSED and registry.PROMOTED_AT not in version.tags:
+    why_not = _why_no_candidate(settings, version)
+    if why_not:
+        _log.info("%s", why_not)
+    else:
         registry.set_alias(settings, registry.CANDIDATE, version.number)
     runs.set_tags(settings, run_id, {"mfn.model_version": str(version.number)})
     runs.close_run(settings, run_id, succeeded=True)
-    return _summary(settings, registry.require_version(settings, version.number))
+    return _summary(settings, registry.require_version(settings, version.number)) | {"skip": why_not}
 
 
 def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any]) -> Version:
@@ -78,6 +82,33 @@ def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any])
     if not gate["passed"] and registry.CANDIDATE in version.aliases:
         registry.delete_alias(settings, registry.CANDIDATE)
     return registry.require_version(settings, version.number)
+
+
+def _why_no_candidate(settings: Settings, version: Version) -> str | None:
+    """Why it does not become candidate. None where it does."""
+    if promoted_at := version.tags.get(registry.PROMOTED_AT):
+        again = f"to make it champion again trigger mfn_promote with version={version.number}"
+        return f"version {version.number} is no candidate: it was promoted before, at {promoted_at}; {again}"
+    if version.tags[registry.GATE] != registry.PASSED:
+        return f"version {version.number} is no candidate: the gate failed: {version.tags[registry.GATE_REASON]}"
+    holder = registry.version_of(settings, registry.CANDIDATE)
+    if holder is None or not _is_newer(holder, version):
+        return None
+    return (
+        f"{_dated(version)} is no candidate: {_dated(holder)} is, and newer; where the older one is meant, trigger mfn_promote with "
+        f"version={version.number}"
+    )
+
+
+def _is_newer(one: Version, other: Version) -> bool:
+    """By the end of their data, then by their numbers; versions registered before there was the tag do not say where their data ends."""
+    end, other_end = (each.tags.get(registry.DATA_END) for each in (one, other))
+    return one.number > other.number if not end or not other_end or end == other_end else end > other_end
+
+
+def _dated(version: Version) -> str:
+    end = version.tags.get(registry.DATA_END)
+    return f"version {version.number}" + (f" (data before {end})" if end else "")
 
 
 def _summary(settings: Settings, version: Version) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from tasks.evaluate import evaluate
 from tasks.manifest import Manifest
 from tasks.register import register
 from tasks.tracking.models import load_model
-from tasks.tracking.registry import (
+from tasks.tracking.registry import (, CANDIDATE, CHAMPION, GATE_REASON, PASSED, PROMOTED_AT, delete_alias, require_version, set_alias, tag_version, versions
+from tasks.tracking.runs import require_run
     CANDIDATE,
     CHAMPION,
     GATE_REASON,
@@ -60,8 +61,13 @@ def client(registry):
 
 
 def gate_of(settings, run_id):
-    tracking.require_run(settings, "f" * 64)  # points MLflow at the registry
+    require_run(settings, "f" * 64)  # points MLflow at the registry
     return mlflow.artifacts.load_dict(f"runs:/{run_id}/gate.json")
+
+
+def model_of(client, run_id):
+    (model,) = client.search_logged_models([client.get_run(run_id).info.experiment_id])
+    return model.model_id
 
 
 def test_a_version_that_passed_the_gate_is_candidate(registry, inputs):
@@ -82,11 +88,55 @@ def test_a_second_run_doubles_neither_run_nor_model_nor_version(registry, inputs
     assert counts == [1, 1, 1]
 
 
-def test_a_run_again_after_promotion_makes_no_new_candidate(registry, inputs):
+def test_a_run_again_after_promotion_makes_no_new_candidate_and_says_so(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
-    tag_version(registry, 1, {PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
-    delete_alias(registry, CANDIDATE)
-    assert register(registry, CONFIG, *inputs, [], PASSED)["aliases"] == []
+    registry.tag_version(registry, 1, {registry.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    registry.delete_alias(registry, registry.CANDIDATE)
+    registered = register(registry, CONFIG, *inputs, [], PASSED)
+    assert registered["aliases"] == []
+    assert registered["skip"] == (
+        "version 1 is no candidate: it was promoted before, at 2026-06-01T00:00:00+00:00; to make it champion again trigger mfn_promote "
+        "with version=1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "newer"),
+    [
+        ("2026-06-15", "version 2 (data before 2026-06-15)"),  # ours end on 2026-06-08
+        ("2026-06-08", "version 2 (data before 2026-06-08)"),  # the same data, and a higher number
+        (None, "version 2"),  # registered before there was the tag: a higher number
+        ("2026-06-01", None),
+    ],
+)
+def test_an_old_training_that_is_cleared_takes_the_alias_from_no_newer_version(registry, inputs, client, end, newer):
+    run_id = register(registry, CONFIG, *inputs, [], PASSED)["run_id"]
+    holder = registry.register_version(registry, run_id, model_of(client, run_id), {registry.DATA_END: end} if end else {})
+    registry.set_alias(registry, registry.CANDIDATE, holder.number)
+    registered = register(registry, CONFIG, *inputs, [], PASSED)
+    why = f"version 1 (data before 2026-06-08) is no candidate: {newer} is, and newer; where the older one is meant, trigger mfn_promote "
+    assert (registered["aliases"], registered["skip"]) == (([], why + "with version=1") if newer else (["candidate"], None))
+
+
+def test_a_training_of_older_data_takes_the_alias_from_no_version_of_later_data(registry, inputs, client):
+    """Whatever their numbers: ``last_day`` of a training by hand may be long ago."""
+    register(registry, CONFIG, *inputs, [], PASSED)
+    registry.tag_version(registry, 1, {registry.DATA_END: "2026-06-15"})
+    dataset = inputs[0]
+    assert register(registry, CONFIG, dataset, store_training(registry, dataset, "e"), [], PASSED)["aliases"] == []
+    assert registry.require_version(registry, registry.CANDIDATE).number == 1
+
+
+def test_a_new_training_takes_the_alias(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    dataset = inputs[0]
+    registered = register(registry, CONFIG, dataset, store_training(registry, dataset, "e"), [], PASSED)
+    assert (registered["version"], registered["aliases"], registered["skip"]) == (2, ["candidate"], None)
+
+
+def test_what_failed_the_gate_says_so_where_its_announcement_is_skipped(registry, inputs):
+    why = "version 1 is no candidate: the gate failed: worse than champion version 1"
+    assert register(registry, CONFIG, *inputs, [], FAILED)["skip"] == why
 
 
 def test_a_version_that_fails_when_it_is_judged_again_is_no_candidate_any_more(registry, inputs):
@@ -113,7 +163,7 @@ def test_a_new_verdict_replaces_the_old_one_of_the_run(registry, inputs):
 
 def test_the_verdict_that_a_version_was_promoted_by_stays_with_the_run(registry, inputs):
     run_id = register(registry, CONFIG, *inputs, [], PASSED)["run_id"]
-    tracking.tag_version(registry, 1, {tracking.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    tag_version(registry, 1, {PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
     register(registry, CONFIG, *inputs, [], FAILED)
     assert gate_of(registry, run_id) == PASSED
 
@@ -123,7 +173,7 @@ def test_the_comparisons_of_many_attributes_are_kept_whole(registry, inputs, tim
     many = PASSED | {"comparisons": [{"label": f"attribute {number}", "difference": 0.125} for number in range(300)]}
     for _ in range(times):
         register(registry, CONFIG, *inputs, [], many)
-    assert json.loads(tracking.require_version(registry, 1).tags["mfn.gate.comparisons"]) == many["comparisons"]
+    assert json.loads(require_version(registry, 1).tags["mfn.gate.comparisons"]) == many["comparisons"]
 
 
 def test_a_promoted_version_keeps_the_verdict_it_was_promoted_by(registry, inputs):
