@@ -10,6 +10,8 @@ be promoted, the task is skipped and says so. **Emits** `mfn_champion`, on which
 - Skipped, `MFN_PROMOTION` is manual: a person is to decide. Compare in MLflow, then trigger by hand with `version` and `reason`.
 - Skipped, judged against another champion: the champion was moved since. Clear `gate` of that training, or name the version.
 - Skipped, trained on data before the champion's: an old training was cleared, or `last_day` was set. Name the version where it is meant.
+- Skipped, active within other days than the champion's: the horizon was left open and chosen anew. Name the version where it is meant; else
+  set the default of `horizon_days` in `mfn_core/config.py` to the champion's, restart the services and train again.
 - Skipped, the champion was lost: somebody deleted its alias or its version, and nothing was compared with it. Name the version.
 - `ConfigError`: no such version, or the gate refused it. The message lists the versions that passed: name one of them.
 - The new champion is bad: trigger by hand with the number of the version that has the alias `previous`. The next candidate that passes

@@ -124,6 +124,12 @@ def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion:
         caveats.append(f"the champion was trained with split_seed={seed}, not {config.split_seed}: it has seen labels of these test users")
     if predictor.bundle.facts.get("cut", data.cut) > data.cut:
         caveats.append("the champion was trained on later data than this dataset holds: it has seen what comes after the cut")
+    days, known = data.horizon_days, predictor.bundle.facts.get("horizon_days")
+    if days and known and days != known:
+        caveats.append(
+            f"the champion tells who is active within {known} days, this model within {days}: activity is compared by the labels of {days} "
+            "days, and activity_probability would change its meaning; mfn_promote leaves that to a person"
+        )
     return caveats
 
 

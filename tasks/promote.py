@@ -14,6 +14,7 @@ _log = logging.getLogger(__name__)
 
 _REASON = "mfn.promotion.reason"
 _RUN = "mfn.promotion.run"
+_NO_HORIZON = str(None)
 
 
 def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str,
 
     Returns:
         ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, who waits was judged
-        against another champion or is of older data, or the champion was lost.
+        against another champion, is of older data or of another horizon, or the champion was lost.
 
     Raises:
         ConfigError: there is no such version, or the gate refused it.
@@ -69,7 +70,7 @@ def _why_not_by_itself(settings: Settings, champion: Version | None, version: Ve
     """Why a person is to promote this candidate. Empty where it may become champion without one."""
     is_begun = version.tags.get(_RUN) == run_id  # by a try before this one: its tags are there, though the alias has not moved yet
     lost = "" if is_begun else registry.lost_champion(settings)
-    return lost or _judged_against_another(champion, version) or _knows_less(champion, version)
+    return lost or _judged_against_another(champion, version) or _knows_less(champion, version) or _foretells_other_days(champion, version)
 
 
 def _judged_against_another(champion: Version | None, version: Version) -> str:
@@ -92,6 +93,18 @@ def _knows_less(champion: Version | None, version: Version) -> str:
     return (
         f"version {version.number} was trained on data before {end}, the champion on data before {known}: where an older model is "
         f"meant, trigger this DAG with version={version.number}"
+    )
+
+
+def _foretells_other_days(champion: Version | None, version: Version) -> str:
+    """That the candidate's horizon of activity is another than the champion's, as where it was left open and chosen anew. Else empty."""
+    days, known = (each.tags.get(registry.HORIZON, _NO_HORIZON) if each else _NO_HORIZON for each in (version, champion))
+    if _NO_HORIZON in (days, known) or days == known:
+        return ""
+    return (
+        f"version {version.number} tells who is active within {days} days, the champion within {known}: activity_probability would mean "
+        f"something else to whoever reads it. Where that is meant, trigger this DAG with version={version.number}; else train with "
+        f"horizon_days={known}, as the default of the field to have it in weekly runs"
     )
 
 

@@ -164,7 +164,7 @@ def _tags(
         "mfn.dataset.uri": dataset.uri,
         "mfn.dataset.digest": dataset.digest,
         "mfn.dataset.cut": str(dataset.facts.get("cut_time", dataset.facts["cut"])),
-        "mfn.dataset.horizon_days": str(dataset.facts["horizon_days"]),
+        registry.HORIZON: str(dataset.facts["horizon_days"]),
         registry.DATA_END: str(day_of(dataset.facts["cut"] + (dataset.facts["horizon_days"] or 0) * DAY)),
         "mfn.dataset.partitions": str(len(dataset.inputs)),
         "mfn.leak_proof": json.dumps(dataset.facts["leak_proof"]),

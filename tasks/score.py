@@ -112,6 +112,7 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
                 "model": settings.model_name,
                 "version": work.version.number,
                 "tasks": list(predictor.tasks),
+                "horizon_days": predictor.bundle.facts.get("horizon_days"),  # of activity_probability
                 "verdict": verdict.as_fact(),
             },
         )

@@ -17,7 +17,7 @@ def store_model(dataset: Dataset, folder: Path, *, seed: int = 0, tasks: tuple[s
     """A bundle of a network that knows the dataset's vocabularies and classes; returns the folder."""
     torch.manual_seed(seed)
     network = build_network(TINY, dataset.vocabularies, dataset.attribute_classes)
-    facts = {"tasks": list(dataset.tasks if tasks is None else tasks), "cut": dataset.cut}
+    facts = {"tasks": list(dataset.tasks if tasks is None else tasks), "cut": dataset.cut, "horizon_days": dataset.horizon_days}
     save_bundle(folder, network, TINY, dataset.vocabularies, dataset.attribute_classes, facts)
     return folder
 

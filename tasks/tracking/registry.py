@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 GATE, PASSED, GATE_REASON, GATE_CHAMPION = "mfn.gate", "passed", "mfn.gate.reason", "mfn.gate.champion"
 SPLIT_SEED = "mfn.split_seed"
 DATA_END = "mfn.dataset.end"  # ISO day, 00:00 UTC: neither histories nor labels reach it
+HORIZON = "mfn.dataset.horizon_days"  # "None": no activity
 PROMOTED_AT = "mfn.promoted_at"
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
 _MAX_TAG = 100_000  # of a version, longer than of a run: JSON that is cut is none

@@ -156,6 +156,27 @@ def test_a_champion_of_later_data_is_a_caveat(world):
     assert "the champion was trained on later data" in caveat
 
 
+def test_another_horizon_than_the_champions_is_a_caveat(world):
+    longer = patterned_dataset(120)
+    stored = store_inputs(world.settings, replace(longer, facts=replace(longer.facts, horizon_days=14)), letter="6")
+    assert world.judge(dataset=stored)["caveats"] == [
+        "the champion tells who is active within 7 days, this model within 14: activity is compared by the labels of 14 days, and "
+        "activity_probability would change its meaning; mfn_promote leaves that to a person"
+    ]
+
+
+def test_a_champion_that_learned_no_activity_has_no_other_horizon(world, monkeypatch):
+    load = Predictor.load
+
+    def without_horizon(*asked):
+        predictor = load(*asked)
+        predictor.bundle.facts["horizon_days"] = None
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", without_horizon)
+    assert world.judge()["caveats"] == []
+
+
 def test_a_label_that_cannot_be_compared_is_a_caveat(world, monkeypatch):
     monkeypatch.setattr("tasks.gate.compare", lambda *_, **__: [])
     assert world.judge()["caveats"] == [

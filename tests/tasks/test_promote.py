@@ -29,7 +29,7 @@ RUN = "asset_triggered__2026-11-28"
 def register(registry):
     """Registers a version that is nothing but its gate's verdict."""
 
-    def add(gate="passed", candidate=True, judged_against=None, data_end=None):
+    def add(gate="passed", candidate=True, judged_against=None, data_end=None, horizon=None):
         from mlflow import MlflowClient
 
         client = MlflowClient(registry.tracking)
@@ -40,6 +40,8 @@ def register(registry):
             tags[GATE_CHAMPION] = judged_against
         if data_end:
             tags[DATA_END] = data_end
+        if horizon:
+            tags[tracking.HORIZON] = horizon
         version = register_version(registry, run_id, model_id, tags)
         if candidate:
             set_alias(registry, CANDIDATE, version.number)
@@ -139,6 +141,26 @@ def test_a_candidate_of_the_champions_data_replaces_it(registry, register):
     promote(registry, PromoteConfig(), RUN)
     register(data_end="2026-06-28")
     assert promote(registry, PromoteConfig(), RUN)["changed"]
+
+
+def test_a_candidate_of_another_horizon_than_the_champions_waits_for_a_person(registry, register):
+    register(horizon="7")
+    promote(registry, PromoteConfig(), RUN)
+    register(horizon="14")
+    assert promote(registry, PromoteConfig(), RUN)["skipped"] == (
+        "version 2 tells who is active within 14 days, the champion within 7: activity_probability would mean something else to whoever "
+        "reads it. Where that is meant, trigger this DAG with version=2; else train with horizon_days=7, as the default of the field to "
+        "have it in weekly runs"
+    )
+    assert aliases(registry) == {1: ("champion",), 2: ("candidate",)}
+    assert promote(registry, PromoteConfig(version=2), RUN)["changed"]
+
+
+@pytest.mark.parametrize("horizons", [("7", "7"), (None, "7"), ("None", "7")], ids=["the same", "not told", "no activity"])
+def test_a_candidate_of_no_other_horizon_replaces_the_champion(registry, register, horizons):
+    for horizon in horizons:
+        register(horizon=horizon)
+        assert promote(registry, PromoteConfig(), RUN)["changed"]
 
 
 def lose_alias(settings):

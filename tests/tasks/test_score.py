@@ -132,7 +132,9 @@ def test_events_of_the_day_and_later_are_not_read(settings):
 
 
 def test_the_verdict_of_the_audit_is_in_the_manifest(settings):
-    assert run(settings)["facts"]["verdict"]["success"]
+    facts = run(settings)["facts"]
+    assert facts["verdict"]["success"]
+    assert facts["horizon_days"] == 7  # what activity_probability is about
 
 
 def test_a_second_run_does_no_work(settings):
