@@ -7,7 +7,7 @@ are tuned on validation with the `trials` of the form, networks are not tuned. T
 measured. The same form again finds what is measured and computes only what is missing: more seeds, more models, a model whose code has
 changed. It registers nothing and promotes nothing.
 ### Triage
-- `ConfigError`: a model is unknown, or the form sets what the networks differ in; the message names the choice.
+- `ConfigError`: a model is unknown, a network cannot be built, or the form sets what the networks differ in; the message names the choice.
 - `InsufficientDataError`, days not validated: ingest and validate first.
 - `build_dataset`: `ArtifactError`, a day or the users table has changed since `plan`: clear `plan`, it plans anew.
 - `measure` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken, by a training or by another model.

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mfn_core.errors import ConfigError
 from mfn_core.schema import MaskSeen, View
 
 
@@ -50,6 +51,7 @@ class DatasetConfig(Config):
 
 
 _WIDTHS = {"default": 128, "paper": 200}
+_DEFAULT_ONLY = ("views", "product", "alignment", "gate")  # parts that the paper preset does not have
 
 
 class NetworkConfig(Config):
@@ -104,6 +106,20 @@ class NetworkConfig(Config):
     def encoder_width(self) -> int:
         """The width, or what the preset says where it is empty."""
         return self.width or _WIDTHS[self.preset]
+
+    def check(self) -> None:
+        """What no single field can tell, and what ``build_network`` would fail by.
+
+        Raises:
+            ConfigError: the heads do not divide the width into even parts, or a setting does not fit the preset.
+        """
+        if self.encoder_width % (2 * self.num_heads):
+            raise ConfigError(
+                f"num_heads={self.num_heads} does not divide width={self.encoder_width} into heads of an even width; change either."
+            )
+        changed = [name for name in _DEFAULT_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        if self.preset == "paper" and changed:
+            raise ConfigError(f"{', '.join(changed)} cannot be changed with preset=paper; leave the default, or set preset=default.")
 
 
 _MOST_USERS = 65_535  # of a batch: attention in bfloat16 puts them on an axis of a CUDA grid that ends there

@@ -61,8 +61,10 @@ def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
         ``skip``: None, or why there is nothing to do.
 
     Raises:
+        ConfigError: the network cannot be built.
         InsufficientDataError: no day of the range is validated, or one before the last validated day is not.
     """
+    config.check()
     partitions = published_days(settings, config.first_day, config.last_day)
     days = _validated_days(settings, config, partitions)
     chosen = {view: [found[day] for day in days if day in found] for view, found in partitions.items()}

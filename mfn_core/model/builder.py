@@ -5,14 +5,11 @@ from typing import Any
 
 from mfn_core.config import NetworkConfig
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
-from mfn_core.errors import ConfigError
 from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.paper import PaperNetwork
 from mfn_core.model.reader import ReaderParts
 from mfn_core.schema import FIRST_KNOWN
-
-_DEFAULT_ONLY = {"views": ("macro", "micro"), "product": True, "alignment": True, "gate": True}
 
 Network = MacroMicroFusionNetwork | PaperNetwork  # told apart by ``preset``, by type checkers too
 
@@ -28,13 +25,7 @@ def build_network(config: NetworkConfig, vocabularies: Vocabularies, attribute_c
     Raises:
         ConfigError: The heads do not divide the width into even parts, or a setting does not fit the preset.
     """
-    width, num_heads = config.encoder_width, config.num_heads
-    if width % (2 * num_heads):
-        raise ConfigError(f"num_heads={num_heads} does not divide width={width} into heads of an even width; change either.")
-    if config.preset == "paper":
-        changed = [name for name, default in _DEFAULT_ONLY.items() if getattr(config, name) != default]
-        if changed:
-            raise ConfigError(f"{', '.join(changed)} cannot be changed with preset=paper; leave the default, or set preset=default.")
+    config.check()
     macro, micro = _encoders(config, vocabularies)
     shared: dict[str, Any] = {
         "macro": macro,

@@ -58,7 +58,7 @@ def check(config: CompareConfig) -> None:
     """Refuse a form that cannot be run, before any work is done.
 
     Raises:
-        ConfigError: a model is unknown, or a setting is changed that tells the networks from one another.
+        ConfigError: a model is unknown, a setting is changed that tells the networks from one another, or a network cannot be built.
     """
     if strange := [name for name in config.models or () if name not in MODELS]:
         raise ConfigError(unknown("model", strange, MODELS))
@@ -66,6 +66,9 @@ def check(config: CompareConfig) -> None:
     if changed := [name for name in _VARIED if getattr(config, name) != getattr(default, name)]:
         said = ", ".join(f"{name}={getattr(config, name)!r}" for name in changed)
         raise ConfigError(f"{said}: the compared networks differ in {', '.join(changed)}; leave the default, and choose among models")
+    for name in _chosen(config):
+        if name in NETWORKS:
+            _check_network(config, name)
 
 
 def line_up(config: CompareConfig, views: Sequence[View], tasks: Sequence[DownstreamTask], skipped: Mapping[DownstreamTask, str]) -> Lineup:
@@ -77,7 +80,7 @@ def line_up(config: CompareConfig, views: Sequence[View], tasks: Sequence[Downst
         tasks: the downstream tasks that the dataset can run.
         skipped: why it cannot run the others.
     """
-    chosen = [name for name in MODELS if config.models is None or name in config.models]
+    chosen = _chosen(config)
     seeds_of = {name: _seeds(config, name) for name in chosen}
     left_out = {name: reason for name in chosen if (reason := _why_left_out(config, name, seeds_of[name], views, tasks, skipped))}
     items = [
@@ -95,6 +98,18 @@ def train_config(config: CompareConfig, model: str, seed: int) -> TrainConfig:
 def recbole_file(config: CompareConfig, model: str, seed: int, suffix: str) -> str:
     """Where RecBole's run of a model and a seed leaves a file."""
     return storage.join(config.recbole_scores, f"{RECBOLE[model]}-{seed}.{suffix}")
+
+
+def _chosen(config: CompareConfig) -> list[str]:
+    return [name for name in MODELS if config.models is None or name in config.models]
+
+
+def _check_network(config: CompareConfig, name: str) -> None:
+    try:
+        train_config(config, name, config.seed).check()
+    except ConfigError as error:
+        own = f" The width of {name} is the source's, whatever the form says: change num_heads, or leave {name} out of models"
+        raise ConfigError(f"{name}: {error}{own if 'width' in NETWORKS[name] else ''}") from error
 
 
 def _all_seeds(config: CompareConfig) -> range:

@@ -100,6 +100,21 @@ def test_the_form_may_not_set_what_the_networks_differ_in():
         lineup.check(CompareConfig(gate=False))
 
 
+def test_a_form_of_which_a_chosen_network_cannot_be_built_is_refused_before_any_work():
+    with pytest.raises(
+        ConfigError,
+        match=r"paper: num_heads=8 does not divide width=200 .* The width of paper is the source's, whatever the form says: change "
+        "num_heads, or leave paper out of models",
+    ):
+        lineup.check(CompareConfig(num_heads=8))
+    with pytest.raises(ConfigError, match=r"mfn: num_heads=3 does not divide width=128 into heads of an even width; change either\.$"):
+        lineup.check(CompareConfig(num_heads=3, models=("mfn",)))
+
+
+def test_a_network_that_is_not_chosen_may_be_one_that_cannot_be_built():
+    lineup.check(CompareConfig(num_heads=8, models=("mfn", "bigram")))
+
+
 def test_a_network_is_that_of_the_form_with_its_own_change_and_seed():
     plain, without = (train_config(SMALL, name, 3) for name in ("mfn", "no_alignment"))
     assert (plain.width, plain.seed, plain.max_epochs, plain.alignment) == (8, 3, 1, True)

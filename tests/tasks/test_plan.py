@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from mfn_core.errors import InsufficientDataError
+from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.schema import APP_LOGS, ITEM_LOGS, LogSchema
 from tasks import curated, manifest, plan
 from tasks.dag_configs import TrainConfig, ValidateConfig
@@ -85,6 +85,19 @@ def test_a_gap_in_the_validated_days_stops_training_and_names_the_day(settings: 
         InsufficientDataError, match="1 of 3 days up to 2026-06-24 are not validated as they stand: 2026-06-23; run mfn_validate"
     ):
         plan_training(settings, TrainConfig())
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (TrainConfig(num_heads=3), "num_heads=3 does not divide width=128 into heads of an even width"),
+        (TrainConfig(preset="paper", gate=False), "gate cannot be changed with preset=paper"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_before_its_dataset_is(settings: Settings, config: TrainConfig, why: str) -> None:
+    publish_and_validate(settings, MONDAY)
+    with pytest.raises(ConfigError, match=why):
+        plan_training(settings, config)
 
 
 def test_a_day_that_no_log_has_is_told(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
