@@ -76,7 +76,13 @@ class _LearningConfig(DatasetConfig, NetworkConfig, TrainingConfig):
 class TrainConfig(_LearningConfig):
     """Everything that shapes a model, from curated logs to the registry."""
 
-    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of the test users for intervals and the gate.")
+    bootstrap_samples: int = Field(
+        1000,
+        ge=100,
+        le=10_000,
+        description="Resamples of the test users for intervals and the gate. Time grows with them: of 100,000 test users a thousand take "
+        "some ten seconds a label, up to a minute for an attribute of 50 classes, the gate twice that; it ends after an hour.",
+    )
     force: bool = Field(False, description="Train although a version with the same fingerprint is registered.")
 
 
@@ -95,7 +101,9 @@ class CompareConfig(_LearningConfig):
     recbole_scores: str = Field(
         "", description="Folder of what RecBole's finished runs on this dataset wrote (benchmarks/recbole/README.md). Empty: none."
     )
-    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of the test users for intervals and verdicts.")
+    bootstrap_samples: int = Field(
+        1000, ge=100, le=10_000, description="Resamples of the test users for intervals and verdicts; time grows with them."
+    )
 
 
 class PromoteConfig(Config):

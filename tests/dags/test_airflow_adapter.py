@@ -121,6 +121,11 @@ def test_an_optional_number_keeps_its_range_and_takes_null() -> None:
     assert param.schema == {"type": ["integer", "null"], "minimum": 1, "maximum": 3650, "title": "Horizon Days", "section": "Dataset"}
 
 
+@pytest.mark.parametrize("model", [dag_configs.TrainConfig, dag_configs.CompareConfig])
+def test_no_more_resamples_are_accepted_than_the_time_limit_of_the_gate_allows(model: type[Config]) -> None:
+    assert [accepted_by_form(model, "bootstrap_samples", number) for number in (10_000, 10_001)] == [True, False]
+
+
 def test_an_optional_day_is_a_date_field() -> None:
     param = airflow_adapter.params_from(dag_configs.IngestConfig)["first_day"]
     assert param.schema == {"type": ["string", "null"], "format": "date", "title": "First Day"}
