@@ -11,6 +11,7 @@ changed. It registers nothing and promotes nothing.
 - `InsufficientDataError`, days not validated: ingest and validate first.
 - `build_dataset`: `ArtifactError`, a day or the users table has changed since `plan`: clear `plan`, it plans anew.
 - `measure` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken, by a training or by another model.
+- `build_dataset` or `report` timed out (6 hours): not retried, as it begins anew. Raise its `execution_timeout` in `dags/mfn_compare.py`.
 - `measure` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`.
 - `measure`: `ArtifactError`, other users: RecBole's scores are of another dataset; run RecBole again or leave it out of `models`.
 """
@@ -19,7 +20,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
-from tasks.airflow_adapter import GPU_POOL, dag_arguments, mappable, run_tags, start
+from tasks.airflow_adapter import TRAINING, dag_arguments, mappable, run_tags, start
 from tasks.dag_configs import CompareConfig
 
 with DAG("mfn_compare", schedule=None, tags=["mfn", "compare"], doc_md=__doc__, **dag_arguments(CompareConfig)):
@@ -47,7 +48,7 @@ with DAG("mfn_compare", schedule=None, tags=["mfn", "compare"], doc_md=__doc__, 
         return mappable(line_up(*start(CompareConfig), dataset), "lower seeds, or name fewer models")
 
     @task(
-        pool=GPU_POOL,
+        **TRAINING,
         map_index_template="{{ task.op_kwargs['item']['model'] }} {{ task.op_kwargs['item']['seed'] }}",
         execution_timeout=timedelta(hours=12),
     )

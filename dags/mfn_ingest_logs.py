@@ -10,7 +10,6 @@ days after it (`mfn_validate` finds the rest by itself). For old days use `first
 announces its own day, and each complete week wakes `mfn_train`.
 
 ### Triage
-
 - `PartitionNotReadyError`: the raw files are late, or one is not finished. Retried every 20 minutes until about 04:00, then red: ask the
   producer. The next days' runs read them. Where no files come daily, pause the DAG after the load.
 - `TransientError`: a file was replaced while it was read. Retried; where it comes back, have files written aside and renamed.
@@ -21,6 +20,7 @@ announces its own day, and each complete week wakes `mfn_train`.
   `MFN_MAX_REJECTED_SHARE` or `MFN_MAX_DUPLICATE_SHARE` and restart the services before that.
 - `AuditError`: a critical expectation failed. Open the page that the message names.
 - `ingest` failed for an earlier day, and `finish` with it: the run's own day is announced nevertheless. Later runs try it again.
+- `ingest` timed out (2 hours), not retried: it begins anew. Trigger its days with a smaller `days_per_chunk`, or raise the limit here.
 - The scheduler was down: the next run reads the days that were missed; of more than `MFN_REDELIVERY_DAYS`, trigger the range of the others.
 - A raw folder was emptied or removed: its day stays published. To take rows back, deliver the folder anew without them. A day that came
   from a first load or late rows alone is withdrawn when they are delivered without it.

@@ -20,8 +20,8 @@ another `top_k` replaces what is there; one with another alias becomes the lates
 - `InsufficientDataError`: no event before the day asked for, or none on a validated day.
 - A user is missing who has events: see `left_out` in the manifest. Mend those days and run `mfn_validate`.
 - The log of `score` warns that the GPU is full: a training has its memory, and the CPU scores, which takes longer.
-- `score` timed out (6 hours): it begins anew each time, so clearing it does not help. Trigger by hand with a larger `batch_size` (on a
-  GPU), or raise its `execution_timeout` in `dags/mfn_score.py`.
+- `score` timed out (6 hours): it begins anew each time, so it is not retried, and clearing it does not help. Trigger by hand with a
+  larger `batch_size` (on a GPU), or raise its `execution_timeout` in `dags/mfn_score.py`.
 
 After a failure readers keep the last published scores.
 """

@@ -5,7 +5,7 @@
 ### Triage
 - `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same, cleared from `plan` again.
 - `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
-- `train` timed out or was killed: clear it, it resumes. Stays `scheduled`: pool `gpu` is taken. The champion serves on.
+- `train` killed or timed out: cleared, it resumes; others begin anew: raise the limit. `scheduled`: `gpu` is taken. The champion serves on.
 - `train` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`; for the weekly run lower the default.
 - `announce` skipped: promoted before, older than the candidate, worse than the champion or without what it answers; see XCom of `gate`.
 - A log warns that the GPU is full: the task took the CPU instead, which is slower. MLflow's address: the tab XCom of `register`.
@@ -16,7 +16,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, task
 
 from mfn_core.schema import DOWNSTREAM_TASKS
-from tasks.airflow_adapter import CANDIDATE_ASSET, GPU_POOL, SOME_SUCCEEDED, WEEKLY, announce_version, dag_arguments, run_tags, skip, start
+from tasks.airflow_adapter import CANDIDATE_ASSET, SOME_SUCCEEDED, TRAINING, WEEKLY, announce_version, dag_arguments, run_tags, skip, start
 from tasks.dag_configs import TrainConfig
 
 with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **dag_arguments(TrainConfig)):
@@ -37,7 +37,7 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
         settings, config = start(TrainConfig)
         return build_dataset(settings, config, planned, mask_seen=config.mask_seen)
 
-    @task(pool=GPU_POOL, execution_timeout=timedelta(hours=12))
+    @task(**TRAINING, execution_timeout=timedelta(hours=12))
     def train(planned, dataset):
         """Train in a child process; a retry resumes from its checkpoint."""
         from tasks.train import train

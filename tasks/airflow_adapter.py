@@ -22,7 +22,7 @@ from airflow.sdk import (
     get_current_context,
 )
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk.log import mask_secret
 
 from mfn_core.config import Config
@@ -60,14 +60,21 @@ SOME_SUCCEEDED = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 # For what follows mapped tasks of which some may have failed, or waits for other work that may: skipped with its plan alone.
 ANY_DONE = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
 
-RETRIES = ExceptionRetryPolicy(
-    rules=[
-        RetryRule(PermanentError, RetryAction.FAIL, reason="The same input fails again."),
-        RetryRule([AssertionError, TypeError], RetryAction.FAIL, reason="A programmer's error."),
-        RetryRule(PartitionNotReadyError, RetryAction.RETRY, timedelta(minutes=20), reason="Raw files are not there or not finished."),
-        RetryRule(TransientError, RetryAction.RETRY, timedelta(minutes=1), reason="The same call may succeed later."),
-    ]
+_RULES = [
+    RetryRule(PermanentError, RetryAction.FAIL, reason="The same input fails again."),
+    RetryRule([AssertionError, TypeError], RetryAction.FAIL, reason="A programmer's error."),
+    RetryRule(PartitionNotReadyError, RetryAction.RETRY, timedelta(minutes=20), reason="Raw files are not there or not finished."),
+    RetryRule(TransientError, RetryAction.RETRY, timedelta(minutes=1), reason="The same call may succeed later."),
+]
+_TIMEOUT = RetryRule(
+    AirflowTaskTimeout,
+    RetryAction.FAIL,
+    reason="Its execution_timeout has passed, and it would begin anew: give it less to do, as by a smaller days_per_chunk in an ingest, or "
+    "raise the limit in the file of the DAG.",
 )
+RETRIES = ExceptionRetryPolicy(rules=[*_RULES, _TIMEOUT])
+# What trains goes on from its checkpoint, after a timeout too.
+TRAINING: dict[str, Any] = {"pool": GPU_POOL, "retry_policy": ExceptionRetryPolicy(rules=_RULES)}
 _TASK_DEFAULTS: dict[str, Any] = {
     "owner": "mfn",
     "retries": 2,

@@ -36,6 +36,8 @@ def _dag(dag: Any) -> dict[str, Any]:
 
 
 def _task(task: Any) -> dict[str, Any]:
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
     return {
         "owner": task.owner,
         "pool": task.pool,
@@ -43,6 +45,7 @@ def _task(task: Any) -> dict[str, Any]:
         "retries": task.retries,
         "retry_delay": task.retry_delay.total_seconds(),
         "tells_permanent_from_transient": "ExceptionRetryPolicy" in type(_retry_policy(task)).__name__,
+        "retries_a_timeout": _retry_policy(task).evaluate(AirflowTaskTimeout(), 1, 2).action.value != "fail",
         "after": sorted(task.upstream_task_ids),
         "trigger_rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
         "outlets": [outlet.name for outlet in task.outlets],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import RetryAction
-from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout, ParamValidationError
 from pydantic import ValidationError
 
 from mfn_core import errors
@@ -319,6 +319,22 @@ def test_the_tags_of_a_training_lead_back_to_the_airflow_run(run) -> None:
 def test_a_permanent_error_is_never_retried(name: str) -> None:
     decision = airflow_adapter.RETRIES.evaluate(getattr(errors, name)("…"), 1, 2)
     assert decision.action == RetryAction.FAIL
+
+
+def test_a_task_that_begins_anew_is_not_retried_when_it_timed_out_and_is_told_the_remedy() -> None:
+    decision = airflow_adapter.RETRIES.evaluate(AirflowTaskTimeout(), 1, 12)
+    assert (decision.action, decision.reason) == (
+        RetryAction.FAIL,
+        "Its execution_timeout has passed, and it would begin anew: give it less to do, as by a smaller days_per_chunk in an ingest, or "
+        "raise the limit in the file of the DAG.",
+    )
+
+
+def test_what_trains_is_retried_when_it_timed_out_and_else_as_all_tasks_are() -> None:
+    policy = airflow_adapter.TRAINING["retry_policy"]
+    assert policy.evaluate(AirflowTaskTimeout(), 1, 2).action == RetryAction.DEFAULT
+    for error in (ConfigError("…"), TypeError(), errors.ProcessError("…"), OSError("disk")):
+        assert policy.evaluate(error, 1, 2) == airflow_adapter.RETRIES.evaluate(error, 1, 2)
 
 
 def test_a_broken_assertion_is_never_retried() -> None:

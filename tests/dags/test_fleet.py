@@ -102,6 +102,11 @@ def test_every_task_has_an_owner_a_timeout_and_retries_that_tell_permanent_from_
         assert task["tells_permanent_from_transient"], name
 
 
+def test_only_what_resumes_from_a_checkpoint_is_retried_when_it_timed_out(fleet: dict[str, Any]) -> None:
+    retried = {(dag_id, name) for dag_id, dag in fleet["dags"].items() for name, task in dag["tasks"].items() if task["retries_a_timeout"]}
+    assert retried == {("mfn_train", "train"), ("mfn_compare", "measure")}
+
+
 def test_only_what_trains_takes_the_gpu(fleet: dict[str, Any]) -> None:
     pools = {(dag_id, name): task["pool"] for dag_id, dag in fleet["dags"].items() for name, task in dag["tasks"].items()}
     assert {task for task, pool in pools.items() if pool == "gpu"} == {("mfn_train", "train"), ("mfn_compare", "measure")}
