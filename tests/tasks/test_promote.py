@@ -14,6 +14,7 @@ from tasks.tracking.registry import (
     GATE,
     GATE_CHAMPION,
     GATE_REASON,
+    HORIZON,
     delete_alias,
     register_version,
     require_version,
@@ -41,7 +42,7 @@ def register(registry):
         if data_end:
             tags[DATA_END] = data_end
         if horizon:
-            tags[tracking.HORIZON] = horizon
+            tags[HORIZON] = horizon
         version = register_version(registry, run_id, model_id, tags)
         if candidate:
             set_alias(registry, CANDIDATE, version.number)

@@ -23,18 +23,20 @@ from tasks.evaluate import evaluate
 from tasks.manifest import Manifest
 from tasks.register import register
 from tasks.tracking.models import load_model
-from tasks.tracking.registry import (, CANDIDATE, CHAMPION, GATE_REASON, PASSED, PROMOTED_AT, delete_alias, require_version, set_alias, tag_version, versions
-from tasks.tracking.runs import require_run
+from tasks.tracking.registry import (
     CANDIDATE,
     CHAMPION,
+    DATA_END,
     GATE_REASON,
     PROMOTED_AT,
     delete_alias,
+    register_version,
     require_version,
     set_alias,
     tag_version,
     versions,
 )
+from tasks.tracking.runs import require_run
 from tests.tasks.registry import AIRFLOW, CONFIG, store_inputs, store_training
 
 PASSED = {"passed": True, "reason": "there is no champion yet", "champion": None, "comparisons": [], "caveats": []}
@@ -90,8 +92,8 @@ def test_a_second_run_doubles_neither_run_nor_model_nor_version(registry, inputs
 
 def test_a_run_again_after_promotion_makes_no_new_candidate_and_says_so(registry, inputs):
     register(registry, CONFIG, *inputs, [], PASSED)
-    registry.tag_version(registry, 1, {registry.PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
-    registry.delete_alias(registry, registry.CANDIDATE)
+    tag_version(registry, 1, {PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    delete_alias(registry, CANDIDATE)
     registered = register(registry, CONFIG, *inputs, [], PASSED)
     assert registered["aliases"] == []
     assert registered["skip"] == (
@@ -111,8 +113,8 @@ def test_a_run_again_after_promotion_makes_no_new_candidate_and_says_so(registry
 )
 def test_an_old_training_that_is_cleared_takes_the_alias_from_no_newer_version(registry, inputs, client, end, newer):
     run_id = register(registry, CONFIG, *inputs, [], PASSED)["run_id"]
-    holder = registry.register_version(registry, run_id, model_of(client, run_id), {registry.DATA_END: end} if end else {})
-    registry.set_alias(registry, registry.CANDIDATE, holder.number)
+    holder = register_version(registry, run_id, model_of(client, run_id), {DATA_END: end} if end else {})
+    set_alias(registry, CANDIDATE, holder.number)
     registered = register(registry, CONFIG, *inputs, [], PASSED)
     why = f"version 1 (data before 2026-06-08) is no candidate: {newer} is, and newer; where the older one is meant, trigger mfn_promote "
     assert (registered["aliases"], registered["skip"]) == (([], why + "with version=1") if newer else (["candidate"], None))
@@ -121,10 +123,10 @@ def test_an_old_training_that_is_cleared_takes_the_alias_from_no_newer_version(r
 def test_a_training_of_older_data_takes_the_alias_from_no_version_of_later_data(registry, inputs, client):
     """Whatever their numbers: ``last_day`` of a training by hand may be long ago."""
     register(registry, CONFIG, *inputs, [], PASSED)
-    registry.tag_version(registry, 1, {registry.DATA_END: "2026-06-15"})
+    tag_version(registry, 1, {DATA_END: "2026-06-15"})
     dataset = inputs[0]
     assert register(registry, CONFIG, dataset, store_training(registry, dataset, "e"), [], PASSED)["aliases"] == []
-    assert registry.require_version(registry, registry.CANDIDATE).number == 1
+    assert require_version(registry, CANDIDATE).number == 1
 
 
 def test_a_new_training_takes_the_alias(registry, inputs):
