@@ -11,7 +11,7 @@ complete week and the days after it.
   again, and trigger this DAG by hand. In `validate_others`: the run is red by it, but its own day is validated and announced.
 - `AuditError` on `new_category_share`, or on volume with `fail_on_drift`: where the change is real, trigger by hand for the day with wider
   limits, which stay with the day. Until then later days are not compared with it, and fail alike.
-- Timed out (2 hours), not retried: it begins anew. Trigger by hand for fewer days at a time, or raise the limit here.
+- Timed out (2 hours), not retried: days that it had judged stay so. Trigger by hand for fewer days at a time, or raise the limit here.
 - A day never shows up, or `mfn_train` stops at it: one of its logs is not published. Look at the ingest DAGs of that day; where the
   log is lost for good, or nobody used it that day, trigger by hand for the day with `accept_missing_log`.
 

@@ -22,7 +22,7 @@ from tasks.comparison.lineup import REFERENCE, SHUFFLED, Lineup
 from tasks.comparison.statistics import MAIN_METRICS, Row
 from tasks.dag_configs import CompareConfig, TrainConfig
 from tasks.manifest import Manifest
-from tasks.plan import plan_training
+from tasks.plan import plan_learning
 from tasks.settings import Settings
 from tasks.tracking import runs
 
@@ -38,12 +38,12 @@ def plan(settings: Settings, config: CompareConfig) -> dict[str, Any]:
     """Fingerprint, days and inputs of the dataset: those of ``mfn_train`` with the same settings.
 
     Raises:
-        ConfigError: a model is unknown, or the form sets what the networks differ in.
+        ConfigError: a model is unknown, the form sets what the networks differ in, or a chosen network cannot be built.
         InsufficientDataError: days are not validated.
     """
     lineup.check(config)
     shared = config.model_dump(include=set(TrainConfig.model_fields))
-    planned = plan_training(settings, TrainConfig.model_validate(shared))
+    planned = plan_learning(settings, TrainConfig.model_validate(shared))
     return {name: planned[name] for name in ("fingerprint", "days", "inputs")}
 
 

@@ -58,8 +58,11 @@ def gate(
             "clear this task. Without the alias a person is to promote it"
         ) from error
     dataset = Manifest.model_validate(dataset_manifest)
-    data = _as_read_by(predictor, Dataset.open(storage.local_folder(dataset.uri, settings.scratch)))
-    comparisons, caveats = _compare(settings, config, data, evaluations, champion, predictor)
+    opened = Dataset.open(storage.local_folder(dataset.uri, settings.scratch))
+    # By the dataset's own ids, as the candidate was: of items that the champion lacks nobody could tell that they return.
+    mask_seen = opened.masks_seen(config.mask_seen)
+    data = _as_read_by(predictor, opened)
+    comparisons, caveats = _compare(settings, config, data, evaluations, champion, predictor, mask_seen=mask_seen)
     if lost := _lost(predictor, data, evaluations):
         reason = (
             f"champion version {champion.number} also answers {', '.join(lost)}, which this model was not trained for or not evaluated on; "
@@ -82,9 +85,11 @@ def _compare(
     evaluations: Sequence[Mapping[str, Any]],
     champion: Version,
     predictor: Predictor,
+    *,
+    mask_seen: bool,
 ) -> tuple[list[Comparison], list[str]]:
     comparisons: list[Comparison] = []
-    caveats, mask_seen = _caveats(config, data, predictor, champion), data.masks_seen(config.mask_seen)
+    caveats = _caveats(config, data, predictor, champion)
     for evaluation in evaluations:
         task = evaluation["facts"]["task"]
         if task not in predictor.tasks or (

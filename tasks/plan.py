@@ -54,17 +54,26 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
 
 
 def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:
-    """Fingerprint the validated partitions, the users table, the config and the code.
-
-    Returns:
-        ``fingerprint, days`` (first and last, ISO), ``inputs`` (digest of partitions and users table), ``partitions`` (count by view) and
-        ``skip``: None, or why there is nothing to do.
+    """``plan_learning``, for the network of the form.
 
     Raises:
         ConfigError: the network cannot be built.
         InsufficientDataError: no day of the range is validated, or one before the last validated day is not.
     """
     config.check()
+    return plan_learning(settings, config)
+
+
+def plan_learning(settings: Settings, config: TrainConfig) -> dict[str, Any]:
+    """Fingerprint the validated partitions, the users table, the config and the code, whatever is to learn from them.
+
+    Returns:
+        ``fingerprint, days`` (first and last, ISO), ``inputs`` (digest of partitions and users table), ``partitions`` (count by view) and
+        ``skip``: None, or why there is nothing to do.
+
+    Raises:
+        InsufficientDataError: no day of the range is validated, or one before the last validated day is not.
+    """
     partitions = published_days(settings, config.first_day, config.last_day)
     days = _validated_days(settings, config, partitions)
     chosen = {view: [found[day] for day in days if day in found] for view, found in partitions.items()}

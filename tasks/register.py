@@ -64,7 +64,7 @@ def register(
     else:
         _log.info("%s version %d already has this fingerprint: nothing is registered", settings.model_name, version.number)
         if registry.PROMOTED_AT not in version.tags:  # else its verdict was acted upon, and stays as the evidence of that
-            version = _judged_again(settings, version, gate)
+            version = _judged_again(settings, run_id, version, gate)
     why_not = _why_no_candidate(settings, version)
     if why_not:
         _log.info("%s", why_not)
@@ -75,9 +75,9 @@ def register(
     return _summary(settings, registry.require_version(settings, version.number)) | {"skip": why_not}
 
 
-def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any]) -> Version:
+def _judged_again(settings: Settings, run_id: str, version: Version, gate: Mapping[str, Any]) -> Version:
     """The version with this verdict, which may be of another champion than the one that it was registered with."""
-    runs.log_json(settings, version.run_id, gate, _GATE_FILE)
+    runs.log_json(settings, run_id, gate, _GATE_FILE)
     registry.tag_version(settings, version.number, _verdict_tags(gate))
     if not gate["passed"] and registry.CANDIDATE in version.aliases:
         registry.delete_alias(settings, registry.CANDIDATE)
@@ -86,6 +86,8 @@ def _judged_again(settings: Settings, version: Version, gate: Mapping[str, Any])
 
 def _why_no_candidate(settings: Settings, version: Version) -> str | None:
     """Why it does not become candidate. None where it does."""
+    if registry.CHAMPION in version.aliases:
+        return f"version {version.number} is no candidate: it is the champion"
     if promoted_at := version.tags.get(registry.PROMOTED_AT):
         again = f"to make it champion again trigger mfn_promote with version={version.number}"
         return f"version {version.number} is no candidate: it was promoted before, at {promoted_at}; {again}"

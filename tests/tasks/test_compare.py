@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mfn_core.data.dataset import Dataset
-from mfn_core.errors import ArtifactError, ConfigError
+from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError
 from mfn_core.evaluation.evaluator import score
 from mfn_core.inference.predictor import Predictor
 from tasks import compare, manifest, storage
@@ -113,6 +113,11 @@ def test_a_form_of_which_a_chosen_network_cannot_be_built_is_refused_before_any_
 
 def test_a_network_that_is_not_chosen_may_be_one_that_cannot_be_built():
     lineup.check(CompareConfig(num_heads=8, models=("mfn", "bigram")))
+
+
+def test_a_network_of_the_form_that_cannot_be_built_stops_no_comparison_of_others(registry):
+    with pytest.raises(InsufficientDataError):  # not ConfigError: the store is empty, and that is what is missing
+        compare.plan(registry, CompareConfig(num_heads=3, models=("bigram",)))
 
 
 def test_a_network_is_that_of_the_form_with_its_own_change_and_seed():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mfn_core.data.dataset import Dataset
 from mfn_core.data.fitting import encode_again
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.errors import ArtifactError, TransientError
+from mfn_core.evaluation.evaluator import score
 from mfn_core.inference.predictor import Predictor
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 from tasks import storage
 from tasks.evaluate import SCORES_FILE, evaluate
 from tasks.gate import gate
@@ -60,6 +64,12 @@ def renumbered(dataset):
     backwards = Vocabulary.fit(items.tokens, np.arange(1, len(items.tokens) + 1))
     vocabularies = replace(dataset.vocabularies, micro_id=backwards)
     return replace(dataset, histories=encode_again(dataset.histories, dataset.vocabularies, vocabularies), vocabularies=vocabularies)
+
+
+def with_one_item(dataset, item):
+    """The same dataset, in which every item event is of one item."""
+    micro = dataset.histories.micro
+    return replace(dataset, histories=replace(dataset.histories, micro=replace(micro, ids=np.full_like(micro.ids, item))))
 
 
 def test_the_first_model_passes(registry):
@@ -124,6 +134,21 @@ def test_a_model_that_no_longer_answers_what_the_champion_answers_does_not_pass(
     assert not verdict["passed"]
     assert f"champion version 1 also answers {lost}, which this model was not trained for" in verdict["reason"]
     assert "delete the alias champion in MLflow and clear this task" in verdict["reason"]
+
+
+def test_the_champion_is_ranked_by_the_rule_of_the_dataset_though_it_knows_no_item_that_returns(world, monkeypatch):
+    asked = []
+
+    def recorded(*given, mask_seen, **options):
+        asked.append(mask_seen)
+        return score(*given, mask_seen=mask_seen, **options)
+
+    everybody_returns = with_one_item(Dataset.open(Path(world.dataset["uri"])), FIRST_KNOWN)
+    monkeypatch.setattr("tasks.gate.Dataset.open", lambda folder: everybody_returns)
+    monkeypatch.setattr("tasks.gate._as_read_by", lambda predictor, data: with_one_item(data, UNKNOWN))
+    monkeypatch.setattr("tasks.gate.score", recorded)
+    world.judge()
+    assert asked == [False, False, False]
 
 
 def test_a_better_model_passes(world, tmp_path):

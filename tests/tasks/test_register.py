@@ -102,6 +102,13 @@ def test_a_run_again_after_promotion_makes_no_new_candidate_and_says_so(registry
     )
 
 
+def test_of_the_champion_itself_a_run_again_says_that_it_is(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    tag_version(registry, 1, {PROMOTED_AT: "2026-06-01T00:00:00+00:00"})
+    set_alias(registry, CHAMPION, 1)
+    assert register(registry, CONFIG, *inputs, [], PASSED)["skip"] == "version 1 is no candidate: it is the champion"
+
+
 @pytest.mark.parametrize(
     ("end", "newer"),
     [
