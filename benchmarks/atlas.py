@@ -17,7 +17,7 @@ from benchmarks import record
 from mfn_core.config import SimulationConfig
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabulary
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN
 from mfn_core.simulation import simulate
 from tasks.comparison.atlas import PARTS
 
@@ -58,7 +58,7 @@ def _planted(world: Path, macro: Vocabulary, micro: Vocabulary) -> NDArray[np.fl
 
 
 def _names(vocabulary: Vocabulary) -> list[str]:
-    return [str(name) for name in vocabulary.decode(np.arange(UNKNOWN + 1, len(vocabulary)))]
+    return [str(name) for name in vocabulary.decode(np.arange(FIRST_KNOWN, len(vocabulary)))]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -95,7 +95,7 @@ def measure(folder: Path, device: str, budget: float, batch_sizes: Sequence[int]
 
 
 def _prove(folder: Path, device: str, budget: float, rounds: dict[str, Any], notes: list[str], tell: Callable[[], None]) -> None:
-    """Whether a step on the device is the CPU's, in a third of the budget at most, and two minutes a precision."""
+    """Whether a step on the device is the CPU's, in two thirds of the budget at most, and two minutes a precision."""
     with TemporaryDirectory(prefix="mfn-cpu-step-") as scratch:
         reference = Path(scratch) / "step.pt"
         take({"cpu_step": partial(keep_cpu_step, folder, reference)}, budget, rounds, notes, tell, longest=budget / 3)

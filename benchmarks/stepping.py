@@ -14,7 +14,7 @@ from mfn_core.data.batch import Batch
 from mfn_core.model.encoder import ViewEncoder
 from mfn_core.model.network import MacroMicroFusionNetwork
 from mfn_core.model.sampled import EVERYTHING, Sampling
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 from mfn_core.training.determinism import deterministic
 from mfn_core.training.feed import Rows
 from mfn_core.training.journal import Journal
@@ -96,7 +96,7 @@ def operations_of(network: MacroMicroFusionNetwork, batch: Batch, sampling: Samp
     catalogues = ((network.micro, sampling.items, batch.targets_BL), (network.macro, sampling.apps, batch.macro_ids_BL[:, 1:]))
     for view, sampler, targets_BL in catalogues:
         table = view.embedding.ids
-        num_scored = table.num_embeddings - (UNKNOWN + 1) if sampler is None else sampler.num_negatives + 1
+        num_scored = table.num_embeddings - FIRST_KNOWN if sampler is None else sampler.num_negatives + 1
         forward += 2 * table.embedding_dim * num_scored * int((targets_BL > UNKNOWN).sum())
     return 3 * forward
 

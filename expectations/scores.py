@@ -36,7 +36,7 @@ def suite() -> ExpectationSuite:
                 severity="warning",
                 meta={
                     "remedy": "of all users, and the model has not learned the recommendation; of some, and they have met every item that "
-                    "it knows: train with more items, or with mask_seen off where people return to items"
+                    "it knows: train with more items, or with mask_seen=auto or off where people return to items"
                 },
             ),
         ],

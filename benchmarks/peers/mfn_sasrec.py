@@ -48,6 +48,7 @@ def main(options: argparse.Namespace) -> None:
         max_epochs=10_000,
         device="cpu",
         precision=options.precision,
+        mask_seen="on",  # as all peers rank
     )
     learner = MeteredLearner(dataset, network_config, config, meter)
     learner.train()

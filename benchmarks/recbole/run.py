@@ -278,7 +278,12 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows-per-epoch", type=int, default=200_000, help="at most; drawn anew. RecBole has a row for each event")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--max-length", type=int, default=50, help="latest events that a model reads")
-    parser.add_argument("--mask-seen", choices=get_args(MaskSeen), default="auto", help="never recommend what the user has met")
+    parser.add_argument(
+        "--mask-seen",
+        choices=get_args(MaskSeen),
+        default="auto",
+        help="whether to leave out what the user has met; auto: unless many return",
+    )
     return parser.parse_args(arguments)
 
 

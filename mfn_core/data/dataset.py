@@ -105,7 +105,7 @@ class Dataset:
 
     @cached_property
     def returning_share(self) -> float:
-        """Share of the users with held-out events, or of 20,000 of them, whose validation target is of an item that they had met."""
+        """Share of the users with held-out events, or of up to 20,000 of them, whose validation target is of an item that they had met."""
         rows = np.flatnonzero(self.held_out_B == HELD_OUT_EVENTS)
         asked = rows[:: max(1, -(-len(rows) // _MOST_ASKED))]
         parts = (asked[start : start + _ASKED_AT_ONCE] for start in range(0, len(asked), _ASKED_AT_ONCE))

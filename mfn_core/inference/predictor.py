@@ -1,6 +1,7 @@
 """The one predictor: evaluation, batch scoring and serving all answer through it."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -46,17 +47,23 @@ class Predictions:
 
 
 def _where_there_is_room(ask: "Callable[Concatenate[Predictor, P], T]") -> "Callable[Concatenate[Predictor, P], T]":
-    """Asks again, on the CPU, where the GPU is full: a training beside may leave no room for hours."""
+    """Asks again, on the CPU, where the GPU is full: a training beside may leave no room for hours.
+
+    So does an answer that fails because another thread's left the GPU while it was given.
+    """
 
     @wraps(ask)
     def asked(self: "Predictor", *args: P.args, **kwargs: P.kwargs) -> T:
+        device = self.device
         try:
             return ask(self, *args, **kwargs)
         except RuntimeError as error:
             said = str(error)
-            if not (self.may_leave_gpu and any(phrase in said for phrase in _OUT_OF_MEMORY)):
+            is_full = self.may_leave_gpu and any(phrase in said for phrase in _OUT_OF_MEMORY)
+            if not is_full and self.device == device:
                 raise
-        self.leave_gpu(said)  # not in the handler: there the error keeps what was computed
+        if is_full:
+            self.leave_gpu(said)  # not in the handler: there the error keeps what was computed
         return ask(self, *args, **kwargs)
 
     return asked
@@ -72,6 +79,7 @@ class Predictor:
             ConfigError: ``device`` is cuda and there is none.
         """
         self.bundle = bundle
+        self._leaving = threading.RLock()  # a server answers in several threads
         self.device = pick_device(device)
         self.may_leave_gpu = device == "auto" and self.device.type == "cuda"
         self._network, self._outputs = self._settled()
@@ -191,11 +199,14 @@ class Predictor:
         return None if total is None else total / len(rows)
 
     def leave_gpu(self, said: str) -> None:
-        """Answer on the CPU from now on; ``said`` tells why."""
-        _log.warning("the GPU is full, so the CPU answers, which takes longer: %s", said)
-        self.device, self.may_leave_gpu = torch.device("cpu"), False
-        self._network, self._outputs = self._settled()
-        torch.cuda.empty_cache()
+        """Answer on the CPU from now on; ``said`` tells why. Where another thread has just left it, there is nothing to do."""
+        with self._leaving:
+            if not self.may_leave_gpu:
+                return
+            _log.warning("the GPU is full, so the CPU answers, which takes longer: %s", said)
+            self.device, self.may_leave_gpu = torch.device("cpu"), False
+            self._network, self._outputs = self._settled()
+            torch.cuda.empty_cache()
 
     @_where_there_is_room
     def _settled(self) -> tuple[Network, Callable[[Batch], Outputs]]:

@@ -92,10 +92,12 @@ def load_bundle(folder: Path) -> Bundle:
 def _read_contents(path: Path) -> tuple[NetworkConfig, dict[str, tuple[str, ...]], dict[str, Any]]:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-        if (layout := contents.get("layout")) != _LAYOUT:
-            raise ArtifactError(
-                f"{path} is of layout {layout}, this version reads {_LAYOUT}: the weights mean something else; train again."
-            )
+        layout = contents.get("layout") if isinstance(contents, dict) else None
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read as a bundle's contents ({error}); train again with this version.") from error
+    if layout != _LAYOUT:
+        raise ArtifactError(f"{path} is of layout {layout}, this version reads {_LAYOUT}: its weights meant something else; train again.")
+    try:
         config = NetworkConfig.model_validate(contents["network"])
         attribute_classes = {name: tuple(classes) for name, classes in contents["attribute_classes"].items()}
         return config, attribute_classes, contents["facts"]

@@ -32,7 +32,7 @@ class ViewEvidence:
     category_counts_BC: Tensor  # float, also of before the window, as is all that follows
     volumes_BV: Tensor  # how much and how long ago; see ``volumes``
     met_BM: Tensor  # distinct ids; the others PAD
-    met_weights_BM: Tensor  # log2(1 + how often): 1 for once; 0 at PAD
+    met_weights_BM: Tensor  # log2(1 + how often): 1 for once; 0 at PAD; float16, as there are many
 
     @property
     def categories(self) -> CategorySummary:
@@ -79,8 +79,8 @@ def gather_evidence(
 
 
 def evidence_bytes(*, width: int, num_categories: int, num_ids: int) -> int:
-    """Most bytes of one user: float32 states, categories and volumes of both views, int32 ids and their float32 weights."""
-    return 4 * (4 * width + num_categories * (width + 1) + 2 * NUM_VOLUMES + 2 * num_ids)
+    """Most bytes of one user: float32 states, categories and volumes of both views, int32 ids and their float16 weights."""
+    return 4 * (4 * width + num_categories * (width + 1) + 2 * NUM_VOLUMES) + 6 * num_ids
 
 
 def volumes(times_BL: Tensor, valid_BL: Tensor, query_time_B: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def _view(view: View, hidden_BLD: Tensor, latest_BD: Tensor, batch: Batch, encod
         pooling.counts(counted_BM),
         volumes(of("past_times_BM"), counted_BM != PAD, batch.query_time_B),
         of("met_BM"),
-        torch.log2(1 + of("met_counts_BM").float()),
+        torch.log2(1 + of("met_counts_BM").float()).half(),
     )
 
 

@@ -16,7 +16,7 @@ from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 from mfn_core.training.validation import Answer
 
 _MOST_USERS, _LEAST_USERS = 2048, 256
-_MOST_SCORES = 2**27  # held in memory: 512 MB
+_MOST_SCORES, _SCORES_AT_ONCE = 2**27, 2**24  # 512 MB are held; beyond 524,288 items, of which the fewest users are asked, more
 _ITERATIONS = 25
 _BOTTOM = -1e4
 _BOLDNESS = 0.5  # 0: likelihood, for which far targets count most; 1: the mean chance, for which near ones alone count, as in the ranking
@@ -102,16 +102,25 @@ def _check(fitted: Tensor, blend: ItemBlend, questions: Sequence[_Questions]) ->
 
 @torch.no_grad()
 def _questions(answers: Sequence[Answer]) -> list[_Questions]:
-    """Those that the limits allow, of targets that the catalogue knows."""
+    """Those that the limits allow, of targets that the catalogue knows, in parts of some ``_SCORES_AT_ONCE`` scores."""
     is_chosen_U = _chosen(answers)
-    questions: list[_Questions] = []
+    parts: list[_Questions] = []
+    waiting: list[_Questions] = []
     for said in answers:
         chosen = torch.from_numpy(is_chosen_U[said.positions]).to(said.target_B.device) & (said.target_B > UNKNOWN)
-        if chosen.any():
-            # Out of inference mode, in which the answers were given: gradients pass through copies.
-            gains = tuple(Gains.concatenate([source.at(chosen)]) for source in said.gains)
-            questions.append(_Questions(_allowed(said, chosen).clone(), gains, said.target_B[chosen].clone()))
-    return questions
+        waiting.append(_Questions(_allowed(said, chosen), tuple(source.at(chosen) for source in said.gains), said.target_B[chosen]))
+        if sum(part.own_BN.numel() for part in waiting) >= _SCORES_AT_ONCE:
+            parts.append(_joined(waiting))
+            waiting = []
+    if any(len(part.target_B) for part in waiting):
+        parts.append(_joined(waiting))
+    return parts
+
+
+def _joined(parts: Sequence[_Questions]) -> _Questions:
+    # Out of inference mode, in which the answers were given: gradients pass through copies.
+    gains = tuple(Gains.concatenate(sources) for sources in zip(*(part.gains for part in parts), strict=True))
+    return _Questions(torch.cat([part.own_BN for part in parts]), gains, torch.cat([part.target_B for part in parts]))
 
 
 def _chosen(answers: Sequence[Answer]) -> NDArray[np.bool_]:

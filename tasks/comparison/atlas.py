@@ -16,7 +16,7 @@ from mfn_core.data.batching import MAX_COUNTED
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.inference.predictor import Predictor
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN
 
 _MOST_USERS = 2000
 PARTS = ("alignment", "affinity")
@@ -33,7 +33,7 @@ def draw(predictor: Predictor, data: Dataset, batch_size: int) -> Atlas | None:
     alignment_GK = predictor.mean_alignment_GK(data.histories, query_time=data.cut, rows=rows, batch_size=batch_size)
     if alignment_GK is None:
         return None
-    known = slice(UNKNOWN + 1, None)
+    known = slice(FIRST_KNOWN, None)
     both = rows[(data.histories.macro.lengths[rows] > 0) & (data.histories.micro.lengths[rows] > 0)]
     macro_BG = _root_shares(data.histories.macro, both, alignment_GK.shape[0])
     micro_BK = _root_shares(data.histories.micro, both, alignment_GK.shape[1])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.histories import ViewHistories
 from mfn_core.data.vocabulary import Vocabulary
-from mfn_core.schema import UNKNOWN
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN
 
 MAX_CROSSED_CATEGORIES = 100  # of either view, as many as the network tells apart: the columns, and a tree's time, grow with the square
 WINDOW_DAYS = (1, 3, 7, 14, 28, 56, 91, 182, 365, 730)
@@ -73,7 +73,7 @@ def _category_counts(dataset: Dataset, most: int | None = None) -> tuple[sp.csr_
     """Of every category; with ``most`` the rarer ones, which a vocabulary has last, count as UNKNOWN."""
 
     def counts(view: ViewHistories, vocabulary: Vocabulary) -> sp.csr_array:
-        num_columns = len(vocabulary) if most is None else min(len(vocabulary), UNKNOWN + 1 + most)
+        num_columns = len(vocabulary) if most is None else min(len(vocabulary), FIRST_KNOWN + most)
         return _counts(view, np.where(view.categories < num_columns, view.categories, UNKNOWN), num_columns)
 
     histories, vocabularies = dataset.histories, dataset.vocabularies

@@ -21,7 +21,7 @@ from mfn_core.evaluation.baselines import popularity_ranks
 from mfn_core.evaluation.comparison import DECISIVE
 from mfn_core.evaluation.scores import recommendation_scores
 from mfn_core.metrics import ranking_metrics
-from mfn_core.schema import UNKNOWN, DownstreamTask
+from mfn_core.schema import FIRST_KNOWN, UNKNOWN, DownstreamTask
 from tasks.held_out import held_out_rows
 
 _MAX_SCORES_PER_BLOCK = 2**24
@@ -113,7 +113,7 @@ def target_ranks(
         target_B = micro.ids[micro.offsets[users + 1] - dropped].astype(np.int64)
         scores_BN = scorer(users, dropped)
         score_B1 = np.take_along_axis(scores_BN, target_B[:, None], axis=1)
-        scores_BN[:, : UNKNOWN + 1] = -np.inf
+        scores_BN[:, :FIRST_KNOWN] = -np.inf
         if mask_seen:
             scores_BN[micro.met(users, dropped=dropped)] = -np.inf
         np.put_along_axis(scores_BN, target_B[:, None], score_B1, axis=1)

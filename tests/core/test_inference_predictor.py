@@ -207,6 +207,21 @@ def test_where_the_gpu_is_full_the_cpu_answers(predictor, dataset, monkeypatch, 
     assert str(error).splitlines()[0] in message
 
 
+def test_an_answer_from_under_which_another_thread_left_the_gpu_is_given_again(predictor, dataset, monkeypatch):
+    expected = ASKED["predict"](predictor, dataset)
+    full_gpu(monkeypatch, NO_MEMORY, networks=1, batches=9)
+    shared, collated = Predictor(predictor.bundle), predicting.collate
+
+    def left(*given, **options):
+        if shared.device.type == "cuda":
+            shared.leave_gpu("full")
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return collated(*given, **options)
+
+    monkeypatch.setattr(predicting, "collate", left)
+    np.testing.assert_array_equal(ASKED["predict"](shared, dataset), expected)
+
+
 def test_a_gpu_that_is_asked_for_by_name_is_an_error_where_it_is_full(predictor, monkeypatch):
     full_gpu(monkeypatch, NO_MEMORY)
     with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 20\.00 MiB"):

@@ -103,18 +103,19 @@ def test_no_more_users_are_asked_than_scores_fit(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(blending, "_MOST_SCORES", 8 * NUM_ITEMS)
     monkeypatch.setattr(blending, "_LEAST_USERS", 2)
     parts = blending._questions(answers(X, RIGHT))
-    assert [sum(sizes) for sizes in zip(*((len(p.own_BN), len(p.gains[0].items_BM), len(p.target_B)) for p in parts), strict=True)] == [
-        8,
-        8,
-        8,
-    ]
+    assert sum(len(part.own_BN) for part in parts) == 8
     assert all(part.gains[0].items_BM.flatten().tolist() == part.target_B.tolist() for part in parts)
 
 
-def test_users_asked_together_or_in_parts_are_fitted_alike() -> None:
+def test_users_asked_together_or_in_parts_of_any_size_are_fitted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     named = RIGHT[:30] + WRONG[30:]
-    together = fitted([_answer(np.arange(NUM_USERS), X, named, TARGETS, True)])
-    torch.testing.assert_close(fitted(answers(X, named)).state_dict(), together.state_dict(), rtol=1e-3, atol=1e-3)
+    parts = [
+        _answer(users, X, [named[u] for u in users], [TARGETS[u] for u in users], True) for users in np.split(np.arange(NUM_USERS), [5, 9])
+    ]
+    together = fitted(parts)
+    monkeypatch.setattr(blending, "_SCORES_AT_ONCE", 1)
+    assert [len(part.target_B) for part in blending._questions(parts)] == [5, 4, 31]
+    torch.testing.assert_close(fitted(parts).state_dict(), together.state_dict(), rtol=1e-3, atol=1e-3)
 
 
 def test_answers_of_inference_mode_and_autocast_are_fitted_in_float32() -> None:
