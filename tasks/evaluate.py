@@ -75,11 +75,12 @@ def _evaluate(
     data = Dataset.open(storage.local_folder(dataset.uri, settings.scratch))
     trained = storage.local_folder(training.uri, settings.scratch)
     predictor = Predictor.load(trained / BUNDLE, config.device)
+    mask_seen = data.masks_seen(config.mask_seen)
     measured = evaluator.evaluate(
         predictor,
         data,
         task,
-        mask_seen=data.masks_seen(config.mask_seen),
+        mask_seen=mask_seen,
         batch_size=config.evaluation_batch_size,
         samples=config.bootstrap_samples,
         seed=config.seed,
@@ -90,7 +91,7 @@ def _evaluate(
         digest=digest,
         rows={"users": len(set(measured.scores[USER_ID].to_pylist()))},
         inputs={dataset.uri: dataset.digest, training.uri: training.digest},
-        config={"bootstrap_samples": config.bootstrap_samples, "mask_seen": config.mask_seen},
+        config={"bootstrap_samples": config.bootstrap_samples, "mask_seen": mask_seen},
         code=manifest.code_digest(),
         created_at=manifest.now(),
         facts=_facts(measured),

@@ -159,6 +159,8 @@ def _tags(
             name = task if label == task else f"{task}.{label}"
             summary = {"n": facts["n"], "metrics": facts["metrics"], "intervals": facts["intervals"], "baseline": facts["baseline"]}
             tags[f"mfn.metrics.{name}"] = json.dumps(summary)
+        if task == "recommendation":
+            tags["mfn.recommendation.mask_seen"] = str(evaluation["config"]["mask_seen"])
     return tags | {
         FINGERPRINT: training.digest,
         registry.SPLIT_SEED: str(config.split_seed),

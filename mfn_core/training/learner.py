@@ -69,6 +69,7 @@ class Learner:
         self.num_steps = -(-len(self.rows) // self.batch_size)  # of a whole pass
         seed_generators(config.seed, 0)
         _tell_shared_rows(dataset.vocabularies, network_config)
+        _tell_returning(dataset, config)
         self.network = build_network(network_config, dataset.vocabularies, dataset.attribute_classes)
         self.network.count(dataset.histories, dataset.held_out_B, may_return=not dataset.masks_seen(config.mask_seen))
         self._unchanged = self.network.unchanged_names
@@ -203,3 +204,13 @@ def _tell_shared_rows(vocabularies: Vocabularies, config: NetworkConfig) -> None
                 100 * shared.sum() / categories.counts.sum(),
                 config.max_categories,
             )
+
+
+def _tell_returning(dataset: Dataset, config: TrainingConfig) -> None:
+    """Say that it was decided to rank and recommend items that users have met: figures of earlier runs may be of the opposite."""
+    if config.mask_seen == "auto" and not dataset.masks_seen("auto"):
+        _log.warning(
+            "%.0f %% of the validation targets are items that their users had met: seen items are ranked and recommended too; "
+            "mask_seen=on leaves them out",
+            100 * dataset.returning_share,
+        )

@@ -14,7 +14,7 @@ from mfn_core.data.batching import collate
 from mfn_core.errors import ArtifactError, ConfigError, InsufficientDataError, PermanentError
 from mfn_core.model.builder import build_network
 from mfn_core.model.bundle import load_bundle
-from mfn_core.schema import SPLITS
+from mfn_core.schema import FIRST_KNOWN, SPLITS
 from mfn_core.training import journal, learner, loop, tally
 from mfn_core.training.learner import Learner, batch_size_of
 from mfn_core.training.loop import train
@@ -156,6 +156,16 @@ def test_a_limit_that_no_view_exceeds_changes_nothing(tmp_path, network, caplog)
         train(DATASET, network.model_copy(update={"max_categories": limit}), TRAINING, tmp_path / str(limit), ignore)
     assert same(best_weights(tmp_path / "4"), best_weights(tmp_path / "300"))
     assert "share one row" not in caplog.text
+
+
+def test_where_people_return_a_model_recommends_what_they_have_met_and_training_says_so(tmp_path, caplog):
+    micro = DATASET.histories.micro
+    one_item = replace(DATASET.histories, micro=replace(micro, ids=np.full_like(micro.ids, FIRST_KNOWN)))
+    train(replace(DATASET, histories=one_item), NETWORK, TRAINING, tmp_path, ignore)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.facts["mask_seen"] is False
+    assert bundle.network.successors.successors_NM[FIRST_KNOWN, 0] == FIRST_KNOWN, "an item follows itself"
+    assert "100 % of the validation targets are items that their users had met: seen items are ranked and recommended too" in caplog.text
 
 
 def with_other_labels(splits):

@@ -202,6 +202,7 @@ def test_a_version_carries_its_evidence(registry, inputs, evaluations):
     assert tags["mfn.dataset.end"] == "2026-06-08"  # seven days after the cut
     assert json.loads(tags["mfn.leak_proof"]) == {"activity": {"max_input_time": 1, "min_label_time": 2}}
     assert json.loads(tags["mfn.metrics.attribute.colour"])["n"] == evaluations[1]["facts"]["n"]["colour"]
+    assert tags["mfn.recommendation.mask_seen"] == "True"  # auto, and nobody returns to an item
     assert tags["airflow.url"] == AIRFLOW["airflow.url"]
 
 
