@@ -23,8 +23,8 @@ from mfn_core.model.ranking import target_ranks, top_items
 from mfn_core.schema import DOWNSTREAM_TASKS, UNKNOWN, DownstreamTask
 from mfn_core.training.device import pick_device
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 # As an allocation says it, a GPU that is too full to be used at all, and a library that finds no room for its own.
 _OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 _log = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ class Predictions:
         return len(self.user_ids)
 
 
-def _where_there_is_room(ask: "Callable[Concatenate[Predictor, P], T]") -> "Callable[Concatenate[Predictor, P], T]":
+def _where_there_is_room(ask: "Callable[Concatenate[Predictor, _P], _T]") -> "Callable[Concatenate[Predictor, _P], _T]":
     """Asks again, on the CPU, where the GPU is full: a training beside may leave no room for hours.
 
     So does an answer that fails because another thread's left the GPU while it was given.
     """
 
     @wraps(ask)
-    def asked(self: "Predictor", *args: P.args, **kwargs: P.kwargs) -> T:
+    def asked(self: "Predictor", *args: _P.args, **kwargs: _P.kwargs) -> _T:
         device = self.device
         try:
             return ask(self, *args, **kwargs)
