@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from math import ceil
 from types import MappingProxyType
 from typing import Any
 
@@ -88,9 +89,9 @@ def _attribute_rows(said: Predictions) -> list[dict[str, dict[str, float]]]:
 
 
 def _seconds(as_of: str | None) -> int:
-    """Seconds UTC of an ISO-8601 day or time; now where there is none."""
+    """Seconds UTC of an ISO-8601 day or time, rounded up, since events are read whose whole second is before; now where there is none."""
     if not as_of:
-        return int(datetime.now(UTC).timestamp())
+        return ceil(datetime.now(UTC).timestamp())
     try:
         moment: Any = datetime.fromisoformat(as_of)
         if len(as_of) == len(date.min.isoformat()):
@@ -99,4 +100,4 @@ def _seconds(as_of: str | None) -> int:
         raise ConfigError(f"as_of={as_of!r} is no ISO-8601 time ({error}); send for example 2026-03-04T09:12:07Z") from error
     if moment.tzinfo is None:
         raise ConfigError(f"as_of={as_of!r} has no time zone; send for example 2026-03-04T09:12:07Z")
-    return int(moment.timestamp())
+    return ceil(moment.timestamp())

@@ -1,6 +1,7 @@
 """A serving request: raw histories as the logs hold them, answered row by row."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,23 @@ def test_as_of_hides_later_events(predictor):
     then = answer(predictor, pd.DataFrame([ANN]), as_of="2026-05-01T00:00:00Z")
     nothing = answer(predictor, pd.DataFrame([{"user_id": "ann"}]))
     assert then["embedding"].tolist() == nothing["embedding"].tolist()
+
+
+def test_an_event_of_the_second_that_runs_is_before_now(predictor, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 5, 1, 12, 0, 5, 900_000, tzinfo=tz)
+
+    def said(**asked):
+        clicked = {"user_id": "ann", "micro_ids": ["i1"], "micro_categories": ["news"], "micro_times": ["2026-05-01T12:00:05.3Z"]}
+        return answer(predictor, pd.DataFrame([clicked]), **asked)["embedding"].tolist()
+
+    after = said(as_of="2026-05-01T12:00:06Z")
+    assert said(as_of="2026-05-01T12:00:05Z") != after
+    assert said(as_of="2026-05-01T12:00:05.9Z") == after
+    monkeypatch.setattr("mfn_core.inference.serving.datetime", Clock)
+    assert said() == after
 
 
 @pytest.mark.parametrize("as_of", ["yesterday", "2026-06-01T00:00:00"])
