@@ -88,7 +88,7 @@ def report(
     dataset, parts = Manifest.model_validate(dataset_manifest), [Manifest.model_validate(each) for each in measured]
     left_out = _line_up(settings, config, dataset).left_out
     digest = manifest.digest_of([each.digest for each in parts], left_out, config.bootstrap_samples, title, _code())
-    uri = storage.join(settings.store, "comparisons", measuring.dataset_digest(dataset)[:16], "reports", digest[:16])
+    uri = storage.join(settings.store, "comparisons", manifest.dataset_digest(dataset)[:16], "reports", digest[:16])
     done = manifest.find(uri, digest) or _report(settings, config, dataset, parts, left_out, title, uri, digest)
     run_id = runs.log_comparison(
         settings,

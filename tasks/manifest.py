@@ -38,6 +38,11 @@ def digest_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def dataset_digest(dataset: Manifest) -> str:
+    """What is in a dataset: its partitions, its users and its settings, but not the code of the network, nor how it is trained."""
+    return digest_of(sorted(dataset.inputs.values()), dataset.config)
+
+
 @cache
 def code_digest() -> str:
     """Hex SHA-256 over the sources of ``mfn_core``: a model trained by other code is another model."""

@@ -160,13 +160,13 @@ def _tags(
             summary = {"n": facts["n"], "metrics": facts["metrics"], "intervals": facts["intervals"], "baseline": facts["baseline"]}
             tags[f"mfn.metrics.{name}"] = json.dumps(summary)
         if task == "recommendation":
-            tags["mfn.recommendation.mask_seen"] = str(evaluation["config"]["mask_seen"])
+            tags[registry.MASK_SEEN] = str(evaluation["config"]["mask_seen"])
     return tags | {
         FINGERPRINT: training.digest,
         registry.SPLIT_SEED: str(config.split_seed),
         **_verdict_tags(gate),
         "mfn.dataset.uri": dataset.uri,
-        "mfn.dataset.digest": dataset.digest,
+        "mfn.dataset.digest": manifest.dataset_digest(dataset),
         "mfn.dataset.cut": str(dataset.facts.get("cut_time", dataset.facts["cut"])),
         registry.HORIZON: str(dataset.facts["horizon_days"]),
         registry.DATA_END: str(day_of(dataset.facts["cut"] + (dataset.facts["horizon_days"] or 0) * DAY)),

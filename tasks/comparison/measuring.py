@@ -68,15 +68,10 @@ class _Measured:
     seconds: float = 0.0
 
 
-def dataset_digest(dataset: Manifest) -> str:
-    """What is in a dataset: its partitions, its users and its settings, but not the code of the network."""
-    return manifest.digest_of(sorted(dataset.inputs.values()), dataset.config)
-
-
 def measure(settings: Settings, config: CompareConfig, dataset: Manifest, model: str, seed: int) -> Manifest:
     """Measure a model, or find it measured."""
     digest = _digest(config, dataset, model, seed)
-    uri = storage.join(settings.store, "comparisons", dataset_digest(dataset)[:16], model, f"seed-{seed}-{digest[:8]}")
+    uri = storage.join(settings.store, "comparisons", manifest.dataset_digest(dataset)[:16], model, f"seed-{seed}-{digest[:8]}")
     if finished := manifest.find(uri, digest):
         _log.info("%s of seed %d is measured already: %s", model, seed, uri)
         return finished
@@ -108,7 +103,7 @@ def _digest(config: CompareConfig, dataset: Manifest, model: str, seed: int) -> 
     else:
         files = (_read(recbole_file(config, model, seed, suffix)) for suffix in ("parquet", "json"))
         shape = (config.mask_seen, *(hashlib.sha256(content).hexdigest() for content in files))
-    return manifest.digest_of(dataset_digest(dataset), model, seed, *shape)
+    return manifest.digest_of(manifest.dataset_digest(dataset), model, seed, *shape)
 
 
 @cache
@@ -162,7 +157,7 @@ def _finished_encoders(settings: Settings, config: CompareConfig, dataset: Manif
 
 def _shuffled(settings: Settings, dataset: Manifest, seed: int) -> Manifest:
     """The dataset with every user's app history given to another; see ``shuffle_macro``."""
-    digest = manifest.digest_of("shuffled", dataset_digest(dataset), seed, manifest.code_digest())
+    digest = manifest.digest_of("shuffled", manifest.dataset_digest(dataset), seed, manifest.code_digest())
     uri = storage.join(settings.store, "datasets", digest[:16])
     with locks.taken(settings, f"dataset-{digest[:16]}"):
         if finished := manifest.find(uri, digest):
