@@ -53,7 +53,7 @@ with DAG("mfn_train", schedule=WEEKLY, tags=["mfn", "train"], doc_md=__doc__, **
         left_out = dataset["facts"]["skipped"].get(downstream_task)
         return skip(left_out) if left_out else evaluate(*start(TrainConfig), dataset, training, downstream_task)
 
-    @task(trigger_rule=SOME_SUCCEEDED, execution_timeout=timedelta(hours=1))
+    @task(trigger_rule=SOME_SUCCEEDED, execution_timeout=timedelta(hours=6))
     def gate(dataset, training, evaluations):
         """Compare with the champion on the same test users."""
         from tasks.gate import gate

@@ -81,7 +81,7 @@ class TrainConfig(_LearningConfig):
         ge=100,
         le=10_000,
         description="Resamples of the test users for intervals and the gate. Time grows with them: of 100,000 test users a thousand take "
-        "some ten seconds a label, up to a minute for an attribute of 50 classes, the gate twice that; it ends after an hour.",
+        "some ten seconds a label, up to a minute for an attribute of 50 classes, the gate twice that; it ends after six hours.",
     )
     force: bool = Field(False, description="Train although a version with the same fingerprint is registered.")
 

@@ -33,8 +33,9 @@ def gate(
 ) -> dict[str, Any]:
     """Compare with the champion, task by task and attribute by attribute, where both can do it.
 
-    A candidate passes when there is no champion, or when it answers all that the champion answers and nowhere the whole 95 % interval
-    of candidate minus champion lies below zero. Where a champion was lost the reason says so, and a person is to promote.
+    A candidate passes when there is no champion, or when it answers all that the champion answers and nowhere the whole interval of
+    candidate minus champion lies below zero. The intervals hold together with 95 %: with one of 95 % for each of twenty attributes, every
+    third model that is as good as the champion would fail. Where a champion was lost the reason says so, and a person is to promote.
 
     Returns:
         ``passed, reason, champion`` (version or None), ``comparisons`` (the evidence table) and ``caveats``.
@@ -89,22 +90,28 @@ def _compare(
     mask_seen: bool,
 ) -> tuple[list[Comparison], list[str]]:
     comparisons: list[Comparison] = []
-    caveats = _caveats(config, data, predictor, champion)
+    caveats = _caveats(config, data, predictor, champion, mask_seen=mask_seen)
+    both = _asked_of_both(data, predictor, evaluations)
     for evaluation in evaluations:
         task = evaluation["facts"]["task"]
-        if task not in predictor.tasks or (
-            task == "attribute" and not data.attribute_classes.keys() & predictor.bundle.attribute_classes.keys()
-        ):
+        if not both[task]:
             caveats.append(f"{task} is not compared: the champion does not do it")
             continue
         scores = pq.read_table(storage.local_folder(evaluation["uri"], settings.scratch) / SCORES_FILE)
         rival = score(predictor, data, task, split="test", mask_seen=mask_seen, batch_size=config.evaluation_batch_size)
-        found = compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed)
-        asked = [name for name in data.attribute_classes if name in predictor.bundle.attribute_classes] if task == "attribute" else [task]
+        num_labels = sum(len(labels) for labels in both.values())
+        found = compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed, num_together=num_labels)
         decided = {each.label for each in found if each.verdict != "undefined"}
-        caveats += [f"{name} is not compared: its test users have no labels, or of one class" for name in asked if name not in decided]
+        caveats += [f"{name} is not compared: its test users have no labels, or of one class" for name in both[task] if name not in decided]
         comparisons += found
     return comparisons, caveats
+
+
+def _asked_of_both(data: Dataset, predictor: Predictor, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By evaluated downstream task what champion and candidate both answer: the attributes that both know, or the task."""
+    attributes = [name for name in data.attribute_classes if name in predictor.bundle.attribute_classes]
+    tasks = [evaluation["facts"]["task"] for evaluation in evaluations]
+    return {task: [] if task not in predictor.tasks else attributes if task == "attribute" else [task] for task in tasks}
 
 
 def _lost(predictor: Predictor, data: Dataset, evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -122,7 +129,7 @@ def _as_read_by(predictor: Predictor, data: Dataset) -> Dataset:
     return replace(data, histories=encode_again(data.histories, data.vocabularies, own), vocabularies=own)
 
 
-def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion: Version) -> list[str]:
+def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion: Version, *, mask_seen: bool) -> list[str]:
     caveats: list[str] = []
     seed = champion.tags.get(registry.SPLIT_SEED, str(config.split_seed))
     if seed != str(config.split_seed):
@@ -134,6 +141,12 @@ def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion:
         caveats.append(
             f"the champion tells who is active within {known} days, this model within {days}: activity is compared by the labels of {days} "
             "days, and activity_probability would change its meaning; mfn_promote leaves that to a person"
+        )
+    if predictor.bundle.facts.get("mask_seen", mask_seen) != mask_seen:
+        theirs, ours = ("recommends", "leaves it out") if mask_seen else ("leaves out", "recommends it too")
+        caveats.append(
+            f"the champion {theirs} what a user has met, this model {ours}: both are ranked by the rule of this model, and top_items would "
+            "change its meaning; mfn_promote leaves that to a person"
         )
     return caveats
 

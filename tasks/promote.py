@@ -70,7 +70,13 @@ def _why_not_by_itself(settings: Settings, champion: Version | None, version: Ve
     """Why a person is to promote this candidate. Empty where it may become champion without one."""
     is_begun = version.tags.get(_RUN) == run_id  # by a try before this one: its tags are there, though the alias has not moved yet
     lost = "" if is_begun else registry.lost_champion(settings)
-    return lost or _judged_against_another(champion, version) or _knows_less(champion, version) or _foretells_other_days(champion, version)
+    return (
+        lost
+        or _judged_against_another(champion, version)
+        or _knows_less(champion, version)
+        or _foretells_other_days(champion, version)
+        or _recommends_by_another_rule(champion, version)
+    )
 
 
 def _judged_against_another(champion: Version | None, version: Version) -> str:
@@ -108,6 +114,19 @@ def _foretells_other_days(champion: Version | None, version: Version) -> str:
     )
 
 
+def _recommends_by_another_rule(champion: Version | None, version: Version) -> str:
+    """That what a user has met is recommended by one of the two alone, as where the logs pass the share that auto asks. Else empty."""
+    rule, known = (each.tags.get(registry.MASK_SEEN) if each else None for each in (version, champion))
+    if rule is None or known is None or rule == known:  # versions that recommend nothing have none
+        return ""
+    does = {"True": "leaves out what a user has met", "False": "recommends what a user has met too"}
+    return (
+        f"version {version.number} {does[rule]}, the champion {does[known]}: top_items would mean something else to whoever reads it. "
+        f"Where that is meant, trigger this DAG with version={version.number}; else train with "
+        f"mask_seen={'on' if known == 'True' else 'off'}, as the default of the field to have it in weekly runs"
+    )
+
+
 def _refuse_failed(settings: Settings, version: Version) -> None:
     if version.tags.get(registry.GATE) == registry.PASSED:
         return
@@ -122,8 +141,10 @@ def _refuse_failed(settings: Settings, version: Version) -> None:
 def _move(settings: Settings, champion: Version | None, version: Version, reason: str, run_id: str) -> None:
     # The alias champion moves last: whoever reads it after a crash finds the old champion with its tags, or the new one with its own.
     now = manifest.now()
-    if champion is not None:
-        registry.set_alias(settings, registry.PREVIOUS, champion.number)
-        registry.tag_version(settings, champion.number, {"mfn.replaced_by": str(version.number), "mfn.replaced_at": now})
+    # A champion whose alias was deleted, as the gate advises where it cannot be read, is what a rollback goes back to all the same.
+    left = champion or registry.last_promoted(settings)
+    if left is not None and left.number != version.number:
+        registry.set_alias(settings, registry.PREVIOUS, left.number)
+        registry.tag_version(settings, left.number, {"mfn.replaced_by": str(version.number), "mfn.replaced_at": now})
     registry.tag_version(settings, version.number, {registry.PROMOTED_AT: now, _REASON: reason, _RUN: run_id})
     registry.set_alias(settings, registry.CHAMPION, version.number)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mfn_core.evaluation.bootstrap import Figures, intervals
+from mfn_core.evaluation.bootstrap import ERROR, Figures, intervals
 from mfn_core.evaluation.evaluator import by_label, figures_of
 from mfn_core.schema import USER_ID, DownstreamTask
 
@@ -28,7 +28,7 @@ class Comparison:
     champion: float | None
     candidate: float | None
     difference: float | None
-    low: float | None  # 95 % interval of the difference
+    low: float | None  # interval of the difference
     high: float | None
     verdict: Verdict
 
@@ -37,10 +37,12 @@ class Comparison:
         return asdict(self)
 
 
-def compare(task: DownstreamTask, champion: pa.Table, candidate: pa.Table, *, samples: int, seed: int = 0) -> list[Comparison]:
+def compare(
+    task: DownstreamTask, champion: pa.Table, candidate: pa.Table, *, samples: int, seed: int = 0, num_together: int = 1
+) -> list[Comparison]:
     """Compare two models' scores, label by label, on their common users.
 
-    A label is worse (better) where the whole 95 % interval of the difference lies below (above) zero.
+    A label is worse (better) where the whole interval of the difference lies below (above) zero.
 
     Args:
         task: of both tables.
@@ -48,12 +50,16 @@ def compare(task: DownstreamTask, champion: pa.Table, candidate: pa.Table, *, sa
         candidate: the same of the candidate.
         samples: bootstrap resamples.
         seed: of the resamples.
+        num_together: labels that are judged together, this task's among them: their intervals all hold with at least 95 % (Bonferroni).
     """
+    error = ERROR / num_together
     old, new = by_label(task, champion), by_label(task, candidate)
-    return [_compare(task, label, old[label], new[label], samples, seed) for label in new if label in old]
+    return [_compare(task, label, old[label], new[label], samples, seed, error) for label in new if label in old]
 
 
-def _compare(task: DownstreamTask, label: str, champion: pa.Table, candidate: pa.Table, samples: int, seed: int) -> Comparison:
+def _compare(
+    task: DownstreamTask, label: str, champion: pa.Table, candidate: pa.Table, samples: int, seed: int, error: float
+) -> Comparison:
     champion, candidate = _on_common_users(champion, candidate)
     metric = DECISIVE[task]
     old, new = figures_of(task, champion), figures_of(task, candidate)
@@ -63,7 +69,7 @@ def _compare(task: DownstreamTask, label: str, champion: pa.Table, candidate: pa
         return {metric: None if before is None or after is None else after - before}
 
     everybody = np.arange(candidate.num_rows)
-    interval = intervals(difference, candidate.num_rows, samples, seed).get(metric)
+    interval = intervals(difference, candidate.num_rows, samples, seed, error).get(metric)
     low, high = interval or (None, None)
     return Comparison(
         task=task,

@@ -16,6 +16,7 @@ GATE, PASSED, GATE_REASON, GATE_CHAMPION = "mfn.gate", "passed", "mfn.gate.reaso
 SPLIT_SEED = "mfn.split_seed"
 DATA_END = "mfn.dataset.end"  # ISO day, 00:00 UTC: neither histories nor labels reach it
 HORIZON = "mfn.dataset.horizon_days"  # "None": no activity
+MASK_SEEN = "mfn.recommendation.mask_seen"  # "True": items that a user has met are not recommended
 PROMOTED_AT = "mfn.promoted_at"
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
 _MAX_TAG = 100_000  # of a version, longer than of a run: JSON that is cut is none
@@ -89,16 +90,20 @@ def require_version(settings: Settings, number_or_alias: int | str) -> Version:
 
 def lost_champion(settings: Settings) -> str:
     """That there was a champion and is none, in words with the remedy: its alias or its version was deleted. Empty in any other case."""
-    there = versions(settings)
-    promoted = [version for version in there if PROMOTED_AT in version.tags or PREVIOUS in version.aliases]
-    if not promoted or any(CHAMPION in version.aliases for version in there):
+    last = last_promoted(settings)
+    if last is None or version_of(settings, CHAMPION) is not None:
         return ""
-    last = max(promoted, key=lambda version: (version.tags.get(PROMOTED_AT, ""), version.number))
     return (
         f"model {settings.model_name} has lost its champion: the last of its versions to be promoted is {last.number} "
         f"({last.tags.get(PROMOTED_AT, PREVIOUS)}), and none has the alias {CHAMPION}. Trigger mfn_promote with version={last.number}, or "
         "with that of another which passed the gate"
     )
+
+
+def last_promoted(settings: Settings) -> Version | None:
+    """The version that became champion last, whether or not it still is; None where none ever did."""
+    promoted = [version for version in versions(settings) if PROMOTED_AT in version.tags or PREVIOUS in version.aliases]
+    return max(promoted, key=lambda version: (version.tags.get(PROMOTED_AT, ""), version.number), default=None)
 
 
 def set_alias(settings: Settings, alias: str, number: int) -> None:

@@ -19,6 +19,14 @@ def test_the_interval_of_a_mean_is_two_standard_errors_wide():
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.02)
 
 
+def test_the_rarer_an_interval_may_miss_the_wider_it_is():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = intervals(mean_of(values), 400, samples=4000, error=0.01)["mean"]
+    error = values.std() / 20
+    assert low == pytest.approx(values.mean() - 2.576 * error, abs=0.03)
+    assert high == pytest.approx(values.mean() + 2.576 * error, abs=0.03)
+
+
 def test_a_constant_has_an_interval_without_width():
     assert intervals(mean_of([3, 3, 3]), 3, samples=100) == {"mean": (3.0, 3.0)}
 

@@ -74,6 +74,14 @@ def test_pairing_finds_a_small_but_steady_loss_that_wide_intervals_would_hide():
     assert compared.difference == pytest.approx(compared.candidate - compared.champion)
 
 
+def test_of_many_labels_that_are_judged_together_each_must_be_surer():
+    champion, candidate = [0] * 9 + [99] * 2 + [5] * 29, [99] * 9 + [0] * 2 + [5] * 29  # difference -.175, standard error .078
+    (alone,) = compare("recommendation", ranking(champion), ranking(candidate), samples=2000)
+    (among_many,) = compare("recommendation", ranking(champion), ranking(candidate), samples=2000, num_together=22)
+    assert (alone.verdict, among_many.verdict) == ("worse", "no difference")
+    assert among_many.difference == alone.difference
+
+
 def test_attributes_are_compared_one_by_one_where_both_models_know_them():
     def scores(names):
         rows = [(f"u{n}", name, n % 2, [0.5, 0.5]) for name in names for n in range(10)]

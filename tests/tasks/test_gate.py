@@ -190,6 +190,35 @@ def test_another_horizon_than_the_champions_is_a_caveat(world):
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("off", "the champion leaves out what a user has met, this model recommends it too"),
+        ("on", "the champion recommends what a user has met, this model leaves it out"),
+    ],
+)
+def test_another_rule_of_recommendation_than_the_champions_is_a_caveat(world, monkeypatch, rule, said):
+    load = Predictor.load
+
+    def of_the_other_rule(*asked):
+        predictor = load(*asked)
+        predictor.bundle.facts["mask_seen"] = rule == "off"
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", of_the_other_rule)
+    assert world.judge(config=CONFIG.model_copy(update={"mask_seen": rule}))["caveats"] == [
+        f"{said}: both are ranked by the rule of this model, and top_items would change its meaning; mfn_promote leaves that to a person"
+    ]
+
+
+def test_the_more_labels_are_compared_the_surer_a_verdict_must_be(world, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tasks.gate.compare", lambda *_, num_together, **__: asked.append(num_together) or [])
+    world.judge()
+    world.judge(world.evaluations[:2])
+    assert asked == [3, 3, 3, 2, 2]  # activity, colour and recommendation; then without recommendation
+
+
 def test_a_champion_that_learned_no_activity_has_no_other_horizon(world, monkeypatch):
     load = Predictor.load
 

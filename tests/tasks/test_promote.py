@@ -15,6 +15,7 @@ from tasks.tracking.registry import (
     GATE_CHAMPION,
     GATE_REASON,
     HORIZON,
+    MASK_SEEN,
     delete_alias,
     register_version,
     require_version,
@@ -30,7 +31,7 @@ RUN = "asset_triggered__2026-11-28"
 def register(registry):
     """Registers a version that is nothing but its gate's verdict."""
 
-    def add(gate="passed", candidate=True, judged_against=None, data_end=None, horizon=None):
+    def add(gate="passed", candidate=True, judged_against=None, data_end=None, horizon=None, mask_seen=None):
         from mlflow import MlflowClient
 
         client = MlflowClient(registry.tracking)
@@ -43,6 +44,8 @@ def register(registry):
             tags[DATA_END] = data_end
         if horizon:
             tags[HORIZON] = horizon
+        if mask_seen:
+            tags[MASK_SEEN] = mask_seen
         version = register_version(registry, run_id, model_id, tags)
         if candidate:
             set_alias(registry, CANDIDATE, version.number)
@@ -135,6 +138,38 @@ def test_a_version_that_does_not_say_how_old_its_data_is_is_compared_with_none(r
     promote(registry, PromoteConfig(), RUN)
     register(data_end=ends[1])
     assert promote(registry, PromoteConfig(), RUN)["changed"]
+
+
+def test_a_candidate_that_recommends_by_another_rule_than_the_champion_waits_for_a_person(registry, register):
+    register(mask_seen="True")
+    promote(registry, PromoteConfig(), RUN)
+    register(mask_seen="False")
+    assert promote(registry, PromoteConfig(), RUN)["skipped"] == (
+        "version 2 recommends what a user has met too, the champion leaves out what a user has met: top_items would mean something else to "
+        "whoever reads it. Where that is meant, trigger this DAG with version=2; else train with mask_seen=on, as the default of the field "
+        "to have it in weekly runs"
+    )
+    assert aliases(registry) == {1: ("champion",), 2: ("candidate",)}
+    assert promote(registry, PromoteConfig(version=2), RUN)["changed"]
+
+
+@pytest.mark.parametrize("rules", [("True", "True"), ("True", None), (None, "False")], ids=["same", "candidate untold", "champion untold"])
+def test_a_candidate_of_no_other_rule_of_recommendation_replaces_the_champion(registry, register, rules):
+    register(mask_seen=rules[0])
+    promote(registry, PromoteConfig(), RUN)
+    register(mask_seen=rules[1])
+    assert promote(registry, PromoteConfig(), RUN)["changed"]
+
+
+def test_a_champion_whose_alias_was_deleted_is_what_a_rollback_goes_back_to(registry, register):
+    for number in (1, 2):
+        register(candidate=False)
+        promote(registry, PromoteConfig(version=number), RUN)
+    delete_alias(registry, CHAMPION)
+    register(candidate=False)
+    assert promote(registry, PromoteConfig(version=3), RUN)["previous"] == 2
+    assert aliases(registry) == {1: (), 2: ("previous",), 3: ("champion",)}
+    assert require_version(registry, 2).tags["mfn.replaced_by"] == "3"
 
 
 def test_a_candidate_of_the_champions_data_replaces_it(registry, register):

@@ -135,6 +135,7 @@ def test_the_verdict_of_the_audit_is_in_the_manifest(settings):
     facts = run(settings)["facts"]
     assert facts["verdict"]["success"]
     assert facts["horizon_days"] == 7  # what activity_probability is about
+    assert facts["mask_seen"] is True  # top_items has nothing that a user has met
 
 
 def test_a_second_run_does_no_work(settings):
