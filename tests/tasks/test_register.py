@@ -197,7 +197,7 @@ def test_a_version_carries_its_evidence(registry, inputs, evaluations):
     tags = require_version(registry, 1).tags
     assert tags["mfn.fingerprint"] == "f" * 64
     assert tags["mfn.gate"] == "passed"
-    assert tags["mfn.dataset.digest"] == "d" * 64
+    assert tags["mfn.dataset.digest"] == manifest.digest_of(["a" * 64], {})  # its one partition and its settings
     assert tags["mfn.dataset.horizon_days"] == "7"
     assert tags["mfn.dataset.end"] == "2026-06-08"  # seven days after the cut
     assert json.loads(tags["mfn.leak_proof"]) == {"activity": {"max_input_time": 1, "min_label_time": 2}}
