@@ -139,7 +139,7 @@ def _report(
     )
     with storage.staged_folder(uri, settings.scratch) as folder:
         storage.write_json(str(folder / JSON_FILE), content)
-        notes = [*_notes(config), *map(_permutation_note, permutation), *map(_atlas_note, agreement)]
+        notes = [*_notes(config, results), *map(_permutation_note, permutation), *map(_atlas_note, agreement)]
         text = presentation.markdown(rows, title, notes, content["left_out"], REFERENCE)
         (folder / MARKDOWN_FILE).write_text(text, encoding="utf-8")
         presentation.chart(rows, title, REFERENCE, folder / CHART_FILE)
@@ -193,7 +193,7 @@ def _content(
         "versions": {name: version(name) for name in _LIBRARIES},
         "dataset": {"rows": dataset.rows, **{name: dataset.facts[name] for name in told if name in dataset.facts}},
         "settings": config.model_dump(mode="json", exclude={"recbole_scores"}),
-        "notes": _notes(config),
+        "notes": _notes(config, results),
         "tuning": {model: _of_model(results, model) for model in dict.fromkeys(each["model"] for each in results)},
         "left_out": dict(left_out),
         "figures": {f"{row.label}/{row.metric}/{row.model}": row.mean for row in shown},
@@ -208,13 +208,13 @@ def _of_model(results: Sequence[Mapping[str, Any]], model: str) -> dict[str, Any
     return {str(each["seed"]): {part: each[part] for part in ("tuning", "validation")} for each in results if each["model"] == model}
 
 
-def _notes(config: CompareConfig) -> list[str]:
+def _notes(config: CompareConfig, results: Sequence[Mapping[str, Any]]) -> list[str]:
     """How the figures came about."""
+    tried = ", ".join(f"{model} {' or '.join(map(str, numbers))}" for model, numbers in measuring.settings_tried(results).items())
     return [
         f"Seeds {config.seed} to {config.seed + config.seeds - 1}; same users, same splits, same cut for all.",
         f"Networks of this project: {measuring.NOT_TUNED}, stopped early on validation.",
-        f"Classical rivals: {config.trials} settings each, chosen on validation for every label.",
-        *(["RecBole's: a grid of settings, chosen on validation; the JSON says how many."] if config.recbole_scores else []),
+        *([f"Rivals: settings tried, the best on validation kept: {tried}. With fewer than two nothing was chosen."] if tried else []),
         f"Over users: {config.bootstrap_samples} bootstrap resamples of the test users, of the mean over seeds. "
         f"The verdict on {REFERENCE} is by the interval of the difference over users.",
         "Over seeds: t-interval of the mean, and a paired t-test. A model without chance has no spread.",

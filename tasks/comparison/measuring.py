@@ -10,7 +10,7 @@ comparison of more seeds, of more models or after a change of another's code com
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from mfn_core.training.encoders import SETTINGS_OF_LABELS
 from tasks import locks, manifest, storage
 from tasks.comparison import atlas, recbole
 from tasks.comparison.atlas import Atlas
-from tasks.comparison.lineup import NETWORKS, REFERENCE, SHUFFLED, recbole_file, train_config
+from tasks.comparison.lineup import NETWORKS, RECBOLE, REFERENCE, SHUFFLED, recbole_file, train_config
 from tasks.dag_configs import CompareConfig
 from tasks.manifest import Manifest
 from tasks.rivals import RIVALS
@@ -93,6 +93,17 @@ def read_scores(settings: Settings, measured: Manifest) -> dict[DownstreamTask, 
 def read_result(measured: Manifest) -> dict[str, Any]:
     """``result.json`` of a measured model."""
     return storage.read_json(storage.join(measured.uri, RESULT_FILE))
+
+
+def settings_tried(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """How many settings each rival chose among, by model: one number, or several where labels or seeds differ. Ours choose among none."""
+    tried: dict[str, set[int]] = {}
+    for each in results:
+        model, tuning = each["model"], each["tuning"]
+        if model not in NETWORKS:
+            of_labels = [tuning] if model in RECBOLE else tuning.values()  # RecBole's have the next item alone
+            tried.setdefault(model, set()).update(facts["trials"] for facts in of_labels)
+    return {model: sorted(numbers) for model, numbers in tried.items() if numbers}
 
 
 def _digest(config: CompareConfig, dataset: Manifest, model: str, seed: int) -> str:

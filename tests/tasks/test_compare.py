@@ -262,6 +262,18 @@ def test_the_table_has_a_line_for_each_model_and_main_figure(reported):
     ]
     assert len([line for line in lines if line.startswith("| bigram |")]) == 2
     assert "- Left out: sasrec, because recbole_scores names no folder; run RecBole on the dataset first" in lines
+    assert "- Rivals: settings tried, the best on validation kept: popularity 0, bigram 1. With fewer than two nothing was chosen." in lines
+
+
+def test_how_many_settings_were_tried_is_told_as_it_was():
+    results = [
+        {"model": "mfn", "tuning": {"trials": 0, "why": "not tuned"}},
+        {"model": "logistic", "tuning": {"activity": {"trials": 8}, "trials": {"trials": 8}}},  # a label may have any name
+        {"model": "sasrec", "tuning": {"trials": 4, "settings": {}}},
+        {"model": "sasrec", "tuning": {"trials": 1, "settings": {}}},
+        {"model": "lightgbm_items", "tuning": {}},  # left out of every label
+    ]
+    assert measuring.settings_tried(results) == {"logistic": [8], "sasrec": [1, 4]}
 
 
 def test_the_run_in_mlflow_has_the_files_and_the_main_figures(shared_registry, reported):
