@@ -59,7 +59,8 @@ class NetworkConfig(Config):
 
     preset: Literal["default", "paper"] = Field(
         "default",
-        description="default: the network that docs/model.md measures. paper: the structure and the width of the source, trained as there.",
+        description="default: the network that docs/model.md measures. paper: structure and width of the source, all tasks trained "
+        "together; docs/model.md names where it departs.",
     )
     width: int | None = Field(
         None, ge=8, le=2048, description="Width D of embeddings and encoders. Empty: 128; 200, the source's, in the paper preset."

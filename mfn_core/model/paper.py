@@ -1,9 +1,11 @@
 """The structure of the source's figure (Bian et al., WWW 2021): ``preset=paper``.
 
-One gate fuses both views and their alignment into one representation, from which all three downstream tasks are read and through
-which all of them train the encoders. Some departures it shares with the default network: rotary positions, the gap to the event before,
-M_u scaled by root shares, one row for rare categories. One is its own: it pools hidden states where the figure pools embeddings. The
-default network, ``network.py``, differs where this one lost; docs/model.md says why and by how much.
+One gate fuses both views and their alignment into one representation, from which activity and attributes are read. The next item is
+asked of the hidden states (``heads.NextItemQuery``), and all three tasks train the encoders together, where the published scripts
+pretrain, then fine-tune. Other departures it shares with the default network: rotary positions, the gap to the event before, masks of
+absent categories, M_u scaled by root shares, one row for rare categories, filters as wide as M_u. Its own: it pools hidden states where
+the figure pools embeddings, adds the attended states to m, and knows an absent view by a learned vector. The default network,
+``network.py``, differs where this one lost; docs/model.md says why and by how much.
 """
 
 from collections.abc import Callable, Sequence
