@@ -172,7 +172,8 @@ def _permutation(config: CompareConfig, scores: Scores, seconds: Mapping[str, fl
     able = {task: of_task for task, of_task in scores.items() if {REFERENCE, ONE_VIEW, SHUFFLED} <= of_task.keys()}
     pairs: Scores = {task: {name: of_task[name] for name in (ONE_VIEW, SHUFFLED)} for task, of_task in able.items()}
     shuffled = _rows(config, pairs, seconds, SHUFFLED)
-    main = [[row for row in each if row.model == ONE_VIEW and row.metric in MAIN_METRICS[row.task]] for each in (rows, shuffled)]
+    asked = ((rows, ONE_VIEW), (shuffled, ONE_VIEW), (rows, SHUFFLED))
+    main = [[row for row in each if row.model == model and row.metric in MAIN_METRICS[row.task]] for each, model in asked]
     return statistics.permutation_rows(*main)
 
 
@@ -222,13 +223,13 @@ def _notes(config: CompareConfig, results: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _permutation_note(row: Mapping[str, Any]) -> str:
-    gains = [
-        f"{gain:+.4f} ({low:+.4f} to {high:+.4f})" if low is not None else "undefined"
-        for gain, low, high in (row["gain"], row["shuffled_gain"])
-    ]
+    gain, shuffled, difference = (
+        f"{value:+.4f} ({low:+.4f} to {high:+.4f})" if None not in (value, low, high) else "undefined"
+        for value, low, high in (row["gain"], row["shuffled_gain"], row["difference"])
+    )
     return (
-        f"Permutation test, {row['label']} {row['metric']}: the network gains {gains[0]} over {ONE_VIEW}, with macro shuffled across users "
-        f"{gains[1]}: {row['verdict'] or 'undefined'}"
+        f"Permutation test, {row['label']} {row['metric']}: the network gains {gain} over {ONE_VIEW}, with macro shuffled across users "
+        f"{shuffled}, real minus shuffled {difference}: {row['verdict'] or 'undefined'}"
     )
 
 

@@ -27,6 +27,7 @@ MAIN_METRICS: Mapping[DownstreamTask, tuple[str, ...]] = {
 
 Interval = tuple[float, float] | tuple[None, None]
 Verdict = Literal["better", "worse", "no difference"]
+PermutationVerdict = Literal["vanishes", "told apart", "not told apart", "no gain"]
 Scores = Mapping[str, Mapping[int, pa.Table]]  # of one label, by model and seed
 
 _LOWER_IS_BETTER = {"ece", "brier"}
@@ -104,38 +105,64 @@ def rows_of(
     return rows
 
 
-def permutation_rows(rows: Sequence[Row], shuffled_rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What the second view gives, and what is left of that when it is another user's: of every figure that both lists have.
+def permutation_rows(rows: Sequence[Row], shuffled_rows: Sequence[Row], between: Sequence[Row]) -> list[dict[str, Any]]:
+    """What the second view gives, and what is left of that when it is another user's: of every figure that all lists have.
 
     Args:
         rows: of the model that reads one view, the reference being the network.
         shuffled_rows: of the same model, the reference being the network that reads views which do not belong together.
+        between: of that network, the reference being the network.
 
     Returns:
-        ``task, label, metric``, the gains over the one view with their 95 % intervals over users, and ``verdict``: the gain
-        ``vanishes`` or ``remains``, or there was ``no gain``; None where a gain has no interval.
+        ``task, label, metric``, both gains over the one view and the difference of the networks, each with its 95 % paired
+        interval over users, and the ``verdict`` of ``permutation_verdict``.
     """
-    shuffled = {(row.label, row.metric): row for row in shuffled_rows}
+    shuffled = {(row.label, row.metric): _difference(row) for row in shuffled_rows}
+    differences = {(row.label, row.metric): _difference(row) for row in between}
     return [
         {
             "task": row.task,
             "label": row.label,
             "metric": row.metric,
-            "gain": [row.difference, row.difference_low, row.difference_high],
-            "shuffled_gain": [other.difference, other.difference_low, other.difference_high],
-            "verdict": _permutation_verdict(row.verdict, other.verdict),
+            "gain": _difference(row),
+            "shuffled_gain": shuffled[key],
+            "difference": differences[key],
+            "verdict": permutation_verdict(row.metric, _difference(row), shuffled[key], differences[key]),
         }
         for row in rows
-        if (other := shuffled.get((row.label, row.metric))) is not None
+        if (key := (row.label, row.metric)) in shuffled.keys() & differences.keys()
     ]
 
 
-def _permutation_verdict(of_network: Verdict | None, of_shuffled: Verdict | None) -> Literal["vanishes", "remains", "no gain"] | None:
-    if of_network is None or of_shuffled is None:
+def permutation_verdict(
+    metric: str, gain: Sequence[float | None], shuffled_gain: Sequence[float | None], difference: Sequence[float | None]
+) -> PermutationVerdict | None:
+    """Whether the second view must be the user's own, by intervals over users.
+
+    That one gain is beyond chance and the other is not tells nothing of the two: their paired difference does.
+
+    Args:
+        metric: of all three, which are a value and its interval.
+        gain: of the network over the one view.
+        shuffled_gain: of the network on views which do not belong together, over the same.
+        difference: the network minus that other.
+
+    Returns:
+        ``no gain`` that could vanish; own and other views ``not told apart``; the gain ``vanishes``: it is more than that of
+        other views, which is none; else they are ``told apart`` only. None where an interval is undefined.
+    """
+    own, of_shuffled, between = (_verdict(metric, low, high) for _, low, high in (gain, shuffled_gain, difference))
+    if own is None or of_shuffled is None or between is None:
         return None
-    if of_network != "better":
+    if own != "better":
         return "no gain"
-    return "remains" if of_shuffled == "better" else "vanishes"
+    if between == "no difference":
+        return "not told apart"
+    return "vanishes" if (between, of_shuffled) == ("better", "no difference") else "told apart"
+
+
+def _difference(row: Row) -> list[float | None]:
+    return [row.difference, row.difference_low, row.difference_high]
 
 
 def _rows_of_label(

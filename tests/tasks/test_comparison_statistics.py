@@ -147,15 +147,50 @@ def test_without_ours_figures_stand_alone():
     assert (found.mean, found.difference, found.verdict) == (1.0, None, None)
 
 
-def test_the_permutation_test_tells_a_gain_that_vanishes_from_one_that_remains():
-    good, bad = ranked(*[0] * 40), ranked(*[20] * 40)
+# The permutation test.
 
-    def verdict(network, shuffled, one_view):
-        scores = {"mfn": {0: network}, "shuffled_macro": {0: shuffled}, "micro_only": {0: one_view}}
-        ours = [row(table("recommendation", scores, reference=name), "micro_only", "hr@10") for name in ("mfn", "shuffled_macro")]
-        return statistics.permutation_rows(ours[:1], ours[1:])[0]["verdict"]
 
-    assert (verdict(good, bad, bad), verdict(good, good, bad), verdict(bad, bad, bad)) == ("vanishes", "remains", "no gain")
+def test_the_permutation_test_has_both_gains_over_one_view_and_the_difference_of_the_networks():
+    hit, miss = 0, 20
+    scores = {
+        "mfn": {0: ranked(*[hit] * 40)},
+        "shuffled_macro": {0: ranked(*[hit] * 20, *[miss] * 20)},
+        "micro_only": {0: ranked(*[miss] * 40)},
+    }
+    ours, theirs = (table("recommendation", scores, reference=name) for name in ("mfn", "shuffled_macro"))
+    asked = ((ours, "micro_only"), (theirs, "micro_only"), (ours, "shuffled_macro"))
+    (found,) = statistics.permutation_rows(*([row(rows, model, "hr@10")] for rows, model in asked))
+    assert (found["task"], found["label"], found["metric"]) == ("recommendation", "recommendation", "hr@10")
+    assert [found[key][0] for key in ("gain", "shuffled_gain", "difference")] == [1.0, 0.5, 0.5]
+    assert found["difference"] == [
+        0.5,
+        row(ours, "shuffled_macro", "hr@10").difference_low,
+        row(ours, "shuffled_macro", "hr@10").difference_high,
+    ]
+    assert found["verdict"] == "told apart"
+
+
+@pytest.mark.parametrize(
+    ("gain", "shuffled_gain", "difference", "verdict"),
+    [
+        ((0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (0.2, 0.1, 0.3), "vanishes"),
+        # One gain is beyond zero and the other is not, yet the two do not differ beyond chance.
+        ((0.3, 0.1, 0.5), (0.1, -0.1, 0.3), (0.2, -0.1, 0.5), "not told apart"),
+        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), "not told apart"),
+        ((0.5, 0.4, 0.6), (0.2, 0.1, 0.3), (0.3, 0.2, 0.4), "told apart"),
+        ((0.5, 0.4, 0.6), (-0.2, -0.3, -0.1), (0.7, 0.6, 0.8), "told apart"),
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (-0.3, -0.4, -0.2), "told apart"),
+        ((0.1, -0.1, 0.3), (-0.2, -0.3, -0.1), (0.3, 0.2, 0.4), "no gain"),
+        ((0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (0.2, None, None), None),
+    ],
+)
+def test_a_gain_vanishes_only_where_it_differs_from_one_that_is_none(gain, shuffled_gain, difference, verdict):
+    assert statistics.permutation_verdict("auc", gain, shuffled_gain, difference) == verdict
+
+
+def test_a_gain_in_calibration_is_below_zero():
+    gain, none = (-0.2, -0.3, -0.1), (0.0, -0.1, 0.1)
+    assert statistics.permutation_verdict("brier", gain, none, gain) == "vanishes"
 
 
 def test_the_best_model_stands_first_in_a_panel():
