@@ -21,6 +21,8 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parents[1]
 RESULTS = _ROOT / "benchmarks" / "results"
 _GIB = 2**30
+_CPUINFO = Path("/proc/cpuinfo")
+_WIDE = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # as Linux names them, the widest last
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,25 @@ def _version(library: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores in use and memory."""
-    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    """Processor, cores in use and memory; on Linux on x86 the family and the model too, and which wide instructions it has."""
+    cpu = _cpu()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1)}
+    told = {
+        "processor": cpu.get("model name", platform.processor()),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+    }
+    if "flags" in cpu:  # one name ("AMD EPYC") is that of processors without AVX-512 and of those with it
+        flags = cpu["flags"].split()
+        told |= {"cpu_family": cpu["cpu family"], "cpu_model": cpu["model"], "instructions": [each for each in _WIDE if each in flags]}
+    return told
 
 
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+def _cpu() -> dict[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
+    fields: dict[str, str] = {}
+    for line in _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.exists() else []:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    return fields

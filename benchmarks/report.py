@@ -92,7 +92,7 @@ def _section(record: Mapping[str, Any]) -> str:
     lines = [
         f"## {record['name']}",
         "",
-        f"`{record['command']}` · {record['date'][:10]} · {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB · "
+        f"`{record['command']}` · {record['date'][:10]} · {_cpu(machine)}, {machine['cores']} cores, {machine['memory_gib']} GiB · "
         + ", ".join(f"{name} {number}" for name, number in versions.items()),
         "",
         "| figure | value | target | |",
@@ -103,6 +103,13 @@ def _section(record: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _cpu(machine: Mapping[str, Any]) -> str:
+    if "instructions" not in machine:  # of 2026-11-28 and before, or not of x86
+        return f"{machine['processor']} (instruction sets not recorded)"
+    widest = ", ".join(machine["instructions"]) or "no AVX2"
+    return f"{machine['processor']} (family {machine['cpu_family']}, model {machine['cpu_model']}: {widest})"
 
 
 def _row(key: str, value: float | None) -> str:

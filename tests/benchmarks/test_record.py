@@ -48,7 +48,7 @@ def test_a_record_holds_figures_rounds_versions_and_machine(monkeypatch, tmp_pat
     assert content["rounds"] == [{"ours": 1.0}]
     assert content["notes"] == ["a note"]
     assert set(content["versions"]) == {"python", "numpy"}
-    assert set(content["machine"]) == {"processor", "cores", "memory_gib"}
+    assert content["machine"].keys() >= {"processor", "architecture", "cores", "memory_gib"}
 
 
 def test_a_library_without_metadata_tells_its_version_itself(monkeypatch, tmp_path):
@@ -60,3 +60,28 @@ def test_a_library_without_metadata_tells_its_version_itself(monkeypatch, tmp_pa
     record.write("try", {}, [], ("numpy",))
     assert json.loads((tmp_path / "try.json").read_text(encoding="utf-8"))["versions"]["numpy"] == numpy.__version__
     assert [path.name for path in tmp_path.iterdir()] == ["try.json"]
+
+
+CPUINFO = """processor\t: 0
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t: fpu avx2 avx512_bf16 avx512f
+bugs\t\t:
+
+processor\t: 1
+model name\t: another
+"""
+
+
+def test_a_processor_is_told_by_family_model_and_its_wide_instructions(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "_CPUINFO", tmp_path / "cpuinfo")
+    record._CPUINFO.write_text(CPUINFO)
+    told = record.machine()
+    assert (told["processor"], told["cpu_family"], told["cpu_model"]) == ("AMD EPYC", "25", "17")
+    assert told["instructions"] == ["avx2", "avx512f", "avx512_bf16"]
+
+
+def test_without_flags_nothing_is_said_of_instructions(monkeypatch, tmp_path):
+    monkeypatch.setattr(record, "_CPUINFO", tmp_path / "none")
+    assert record.machine().keys() == {"processor", "architecture", "cores", "memory_gib"}

@@ -66,13 +66,18 @@ def test_a_link_leads_to_a_section():
 def test_machine_versions_command_and_notes_are_told():
     text = page([RECORD])
     for part in (
-        "Abacus, 2 cores, 23.5 GiB",
+        "Abacus (instruction sets not recorded), 2 cores, 23.5 GiB",
         "duckdb 1.5.6",
         "`python -m benchmarks.etl --rows 1000`",
         "2026-11-25",
         "- two daily folders",
     ):
         assert part in text
+
+
+def test_instruction_sets_are_told_where_the_record_has_them():
+    machine = RECORD["machine"] | {"cpu_family": "6", "cpu_model": "143", "instructions": ["avx2", "avx512f"]}
+    assert "Abacus (family 6, model 143: avx2, avx512f), 2 cores" in page([RECORD | {"machine": machine}])
 
 
 def test_the_page_in_the_repository_is_that_of_its_records():
