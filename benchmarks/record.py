@@ -97,18 +97,20 @@ def write(
     """Write the record.
 
     Args:
-        name: of the file.
+        name: of the file; ours is named by the kind of CPU too where a record of another kind has the name.
         figures: flat, by the keys that ``docs/benchmarks.md`` shows; None: not measured.
         rounds: the raw figures, as JSON.
         libraries: whose versions are told.
         notes: what a reader must know.
         is_told: print the figures; not where more are to come.
     """
+    here = machine()
+    asked, name = name, _free_name(name, _kind_of_cpu(here))
     content = {
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": here,
         "versions": {"python": platform.python_version(), **{library: _version(library) for library in libraries}},
         "figures": {key: None if value is None else float(f"{value:.6g}") for key, value in figures.items()},
         "rounds": rounds,
@@ -122,8 +124,28 @@ def write(
     if is_told:
         for key, value in content["figures"].items():
             print(f"{key}: {'not measured' if value is None else value}")
+        if name != asked:
+            print(f"{asked}.json is of another kind of CPU, or does not say of which, and stays: delete it first to replace it")
         print(f"written to {path}")
     return path
+
+
+def _free_name(name: str, kind: str | None) -> str:
+    """The name where no record of another kind of CPU has it; else the name with our kind behind it.
+
+    A record that does not say its kind may be of another. One that measured nothing may be overwritten.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return name
+    there = json.loads(path.read_text(encoding="utf-8"))
+    is_measured = any(value is not None for value in there["figures"].values())
+    return _free_name(f"{name}-{kind}", kind) if is_measured and _kind_of_cpu(there["machine"]) != kind else name
+
+
+def _kind_of_cpu(machine: Mapping[str, Any]) -> str | None:
+    """The widest instructions, by which a CPU's figures can be compared; None: the record is of 2026-11-28 or before, and does not say."""
+    return (machine.get("instructions") or [machine.get("architecture")])[-1]
 
 
 def _version(library: str) -> str:

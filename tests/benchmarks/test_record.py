@@ -85,3 +85,47 @@ def test_a_processor_is_told_by_family_model_and_its_wide_instructions(monkeypat
 def test_without_flags_nothing_is_said_of_instructions(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "_CPUINFO", tmp_path / "none")
     assert record.machine().keys() == {"processor", "architecture", "cores", "memory_gib"}
+
+
+@pytest.fixture
+def written(monkeypatch, tmp_path):
+    """Writes a record on a CPU with these instructions, and says what the files hold then."""
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+
+    def write(instructions, figure):
+        told = {"architecture": "x86_64"} | ({"instructions": instructions} if instructions is not None else {})
+        monkeypatch.setattr(record, "machine", lambda: told)
+        record.write("step", {"rate": figure}, [], ())
+        return {path.stem: json.loads(path.read_text())["figures"]["rate"] for path in tmp_path.iterdir()}
+
+    return write
+
+
+def test_a_record_of_another_kind_of_cpu_is_not_overwritten(written):
+    written(["avx2", "avx512f"], 1.0)
+    assert written(["avx2"], 2.0) == {"step": 1.0, "step-avx2": 2.0}
+    assert written(["avx2"], 3.0) == {"step": 1.0, "step-avx2": 3.0}
+    assert written(["avx2", "avx512f"], 4.0) == {"step": 4.0, "step-avx2": 3.0}
+    assert written(None, 5.0) == {"step": 4.0, "step-avx2": 3.0, "step-x86_64": 5.0}
+
+
+def test_nor_is_one_that_does_not_say_of_which_cpu_it_is(written, tmp_path):
+    (tmp_path / "step.json").write_text('{"machine": {"processor": "AMD EPYC"}, "figures": {"rate": 1.0}}')
+    assert written(["avx2"], 2.0) == {"step": 1.0, "step-avx2": 2.0}
+
+
+def test_a_record_is_named_in_itself_as_its_file(written, tmp_path):
+    written(["avx2", "avx512f"], 1.0)
+    written(["avx2"], 2.0)
+    assert json.loads((tmp_path / "step-avx2.json").read_text())["name"] == "step-avx2"
+
+
+def test_where_nothing_was_measured_nothing_is_kept(written):
+    written(["avx2", "amx_bf16"], None)
+    assert written(["avx2"], 2.0) == {"step": 2.0}
+
+
+def test_the_name_of_one_kind_may_hold_a_record_of_another(written, tmp_path):
+    for name in ("step", "step-avx2"):
+        (tmp_path / f"{name}.json").write_text('{"machine": {}, "figures": {"rate": 1.0}}')
+    assert written(["avx2"], 2.0) == {"step": 1.0, "step-avx2": 1.0, "step-avx2-avx2": 2.0}
