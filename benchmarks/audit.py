@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.etl import write_raw
-from benchmarks.record import Timed, in_process, interleaved, medians, write
+from benchmarks.record import Timed, in_process, interleaved, write
+from benchmarks.rounds import of_audit, typical
 from mfn_core.schema import ITEM_LOGS
 from tasks.settings import Settings
 
@@ -54,14 +55,11 @@ def _run(folder: Path, options: argparse.Namespace) -> None:
         },
         options.rounds,
     )
-    typical = medians(rounds)
     write(
         options.name,
         {
             "audit_rows": options.rows,
-            "audit_s": typical["mfn"],
-            "audit_duckdb_s": typical["duckdb"],
-            "audit_time_vs_duckdb": typical["mfn"] / typical["duckdb"],
+            **typical(of_audit(rounds)),
             "audit_peak_rss_gb": peaks["mfn"],
         },
         rounds,

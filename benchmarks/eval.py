@@ -4,7 +4,8 @@
 
 Ranking: SASRec's role, hardly trained (what a network learnt does not change its speed), every user's last item ranked among all items.
 RePlay is measured with our ranks of its scores, and with its own best ten, which need no rank and leave seen items in; the faster of the
-two is its figure. Feed-forward layers are as wide as the model, as RePlay has them; ``mfn_default`` has the product's, four times as wide.
+two in a round is its figure. Feed-forward layers are as wide as the model, as RePlay has them; ``mfn_default`` has the product's, four
+times as wide.
 Scoring: what ``mfn_score`` does from the logs, which it sorts, to the Parquet file, with the whole network of two views.
 """
 
@@ -25,7 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.record import Timed, call, in_process, interleaved, medians, write
+from benchmarks.record import Timed, call, in_process, interleaved, write
+from benchmarks.rounds import of_eval, typical
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig
 from mfn_core.data.batching import HELD_OUT_EVENTS
@@ -53,21 +55,16 @@ def main() -> None:
         ranking = interleaved({name: partial(_rank, folder, name, options) for name in _RANKERS}, options.rounds)
         memory = {name: in_process(ranking_growth, str(each), options.threads) for name, each in (("quarter", quarter), ("all", folder))}
         scoring = _scoring(few, options)
-    users = medians(ranking)
-    seconds = medians(scoring)
+    rounds = {"ranking_users_per_s": ranking, "scoring_seconds": scoring, "scored_users": options.scored_users}
     write(
         "eval",
         {
-            "eval_users_per_s_vs_replay": users["mfn"] / max(users["replay_ranks"], users["replay_top"]),
-            **{f"eval_users_per_s_{name}": value for name, value in users.items()},
+            **typical(of_eval(rounds)),
             "eval_peak_rss_gib_quarter_of_users": memory["quarter"].peak_rss_gib,
             "eval_peak_rss_gib": memory["all"].peak_rss_gib,
             "eval_rss_growth_mib": memory["all"].value,
-            "score_time_vs_forward": seconds["score"] / seconds["forward_with_item_scores"],
-            "score_time_vs_forward_without_item_scores": seconds["score"] / seconds["forward"],
-            "score_users_per_s": options.scored_users / seconds["score"],
         },
-        {"ranking_users_per_s": ranking, "scoring_seconds": scoring},
+        rounds,
         ("torch", "numpy", "pyarrow", "duckdb"),
         [
             f"{options.users} users, {options.events} events, {options.items} items, {options.threads} threads, "

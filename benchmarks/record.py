@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -78,11 +77,6 @@ def interleaved(rivals: Mapping[str, Callable[[], float]], rounds: int) -> list[
         done.append({name: figures[name] for name in rivals})
         print(f"round {number + 1} of {rounds}: " + ", ".join(f"{name} {value:.4g}" for name, value in done[-1].items()), flush=True)
     return done
-
-
-def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Median of every rival."""
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
 def write(

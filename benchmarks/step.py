@@ -9,7 +9,6 @@ measured.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.record import in_process, write
+from benchmarks.rounds import of_step, typical
 from benchmarks.stepping import SteppedLearner, operations_per_user, peak_operations_per_s, seconds_per_user
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
@@ -40,18 +40,14 @@ def main() -> None:
 def on_cpu(folder: Path, options: argparse.Namespace) -> None:
     """Fractions of both rooflines."""
     rounds: list[dict[str, float]] = []
-    figures: dict[str, float | None] = {}
     for number in range(options.rounds):
         rounds.append({})
         for precision, name in (("float32", "fp32"), ("bfloat16", "bf16")):
             measured = in_process(measure_step, str(folder), "cpu", precision, options.batch_size, options.steps, options.threads).value
             rounds[-1] |= {f"{key}_{name}": value for key, value in measured.items()}
         print(f"round {number + 1} of {options.rounds}: {rounds[-1]}", flush=True)
-    for name in ("fp32", "bf16"):
-        middle = {key: statistics.median(each[f"{key}_{name}"] for each in rounds) for key in ("fraction", "users_per_s", "peak_tflops")}
-        figures |= {f"mfn_step_fraction_{name}_roofline": middle["fraction"], f"mfn_step_users_per_s_{name}": middle["users_per_s"]}
-        figures[f"roofline_tflops_{name}"] = middle["peak_tflops"]
-    write("step", figures, rounds, _LIBRARIES, _notes(options, f"{options.batch_size} users a step, {options.threads} threads"))
+    notes = _notes(options, f"{options.batch_size} users a step, {options.threads} threads")
+    write("step", typical(of_step(rounds)), rounds, _LIBRARIES, notes)
 
 
 def on_gpu(folder: Path, options: argparse.Namespace) -> None:

@@ -5,13 +5,12 @@
 
 Same events, width, feed-forward width, layers, heads, length and users a step; full cross-entropy over all items at every position, Adam,
 dropout. What else makes a system slow or fast is its own: precision where it offers one, padding, batches, loss. A system that has several
-ways is measured in each, and its figure is that of the fastest way; with ``--equal-time`` that of the most accurate way. One of our ways
-has feed-forward layers of four times the width, as the product has them by default.
+ways is measured in each, and its figure is that of the fastest way of each round; with ``--equal-time`` that of the most accurate way. One
+of our ways has feed-forward layers of four times the width, as the product has them by default.
 """
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import call, interleaved, medians, write
+from benchmarks.record import call, interleaved, write
+from benchmarks.rounds import AS_INSTALLED, of_train, typical
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PASSED_ON = ("width", "layers", "heads", "max_length", "threads", "seconds")
-_PEERS = ("rectools", "replay")
 _LIBRARIES = ("torch", "numpy")
 
 Runs = dict[str, list[dict[str, Any]]]
@@ -45,7 +44,6 @@ class Way:
 
 
 _BFLOAT16 = ("--precision", "bfloat16")
-_AS_INSTALLED = "recbole_as_installed"
 WAYS = {
     "mfn_float32": Way("mfn", ".venv"),
     "mfn_bfloat16": Way("mfn", ".venv", _BFLOAT16),
@@ -56,7 +54,7 @@ WAYS = {
     "replay_buckets": Way("replay", ".venv-replay", ("--bucket-size", "32")),  # fails in bfloat16
     "replay_bfloat16": Way("replay", ".venv-replay", _BFLOAT16),
     "recbole_float32": Way("recbole", ".venv-bench"),
-    _AS_INSTALLED: Way("recbole", ".venv-bench", ("--as-installed",)),
+    AS_INSTALLED: Way("recbole", ".venv-bench", ("--as-installed",)),
 }
 
 
@@ -76,46 +74,21 @@ def main() -> None:
 def speed(options: argparse.Namespace, chosen: Sequence[str], run: Callable[..., dict[str, Any]]) -> None:
     """Targets a second, rounds in turn."""
     rounds, runs = _rounds(chosen, options.rounds, "targets_per_s", run)
-    middle = medians(rounds)
-    fastest = _best_of_systems({name: value for name, value in middle.items() if name != _AS_INSTALLED})
-    in_float32 = _best_of_systems({name: value for name, value in middle.items() if not name.endswith("bfloat16")})
-    figures = {f"train_targets_per_s_{system}": fastest.get(system) for system in ("mfn", *_PEERS, "recbole")}
-    figures |= {
-        "train_targets_per_s_vs_best_peer": _ratio(fastest, _PEERS),
-        "train_targets_per_s_vs_best_peer_float32": _ratio(in_float32, _PEERS),
-        "train_targets_per_s_vs_recbole": _ratio(fastest, ("recbole",)),
-    }
-    if _AS_INSTALLED in middle:
-        figures["train_targets_per_s_vs_recbole_as_installed"] = _ratio({**fastest, "recbole": middle[_AS_INSTALLED]}, ("recbole",))
-    figures |= {f"train_targets_per_s_{name}": value for name, value in middle.items()}
-    figures |= {f"train_rows_per_s_{name}": _median(runs[name], "rows_per_s") for name in chosen}
-    figures |= {f"train_peak_rss_gib_{name}": _median(runs[name], "peak_rss_gib") for name in chosen}
-    write(options.name or "train", figures, {"targets_per_s": rounds, "runs": runs}, _LIBRARIES, _notes(options, runs))
+    raw = {"targets_per_s": rounds, "runs": runs}
+    write(options.name or "train", typical(of_train(raw)), raw, _LIBRARIES, _notes(options, runs))
 
 
 def equal_time(options: argparse.Namespace, chosen: Sequence[str], run: Callable[..., dict[str, Any]]) -> None:
     """NDCG@10 of the test targets after as many seconds of training, a seed each round; and the speed of the ranking."""
     rounds, runs = _rounds(chosen, options.seeds, "ndcg10", partial(run, "--rank"))
-    mean = {name: statistics.fmean(each["ndcg10"] for each in runs[name]) for name in chosen}
-    users = {name: _median(runs[name], "eval_users_per_s") for name in chosen}
-    best, fastest = _best_of_systems(mean), _best_of_systems(users)
-    peers = [best[system] for system in _PEERS if system in best]
-    figures: dict[str, float | None] = {f"ndcg10_equal_time_{system}": best.get(system) for system in ("mfn", *_PEERS, "recbole")}
-    figures["ndcg10_minus_best_peer_equal_time"] = best["mfn"] - max(peers) if "mfn" in best and peers else None
-    figures |= {f"ndcg10_equal_time_{name}": value for name, value in mean.items()}
-    figures["eval_users_per_s_vs_replay_equal_time"] = _ratio(fastest, ("replay",))
-    figures |= {f"eval_users_per_s_{name}": value for name, value in users.items()}
-    figures |= {f"epochs_equal_time_{name}": _median(runs[name], "epochs") for name in chosen}
-    for name in (name for name in chosen if WAYS[name].system == "mfn"):
-        figures[f"ndcg10_equal_time_{name}_alone"] = statistics.fmean(each["ndcg10_alone"] for each in runs[name])
-        figures[f"finish_seconds_{name}"] = _median(runs[name], "finish_seconds")
+    raw = {"ndcg10": rounds, "runs": runs}
     notes = [
         *_notes(options, runs),
         "the weights are those of the last step, ours averaged; nothing is chosen by validation, and the seconds hold no evaluation",
         "ours then fits its blend with the tables of counts on the validation items, beyond the seconds: finish_seconds; alone: without it",
         "the ranking reads all events before the test target, that of validation too; eval_users_per_s is states, scores and ranks",
     ]
-    write(options.name or "train-equal-time", figures, {"ndcg10": rounds, "runs": runs}, _LIBRARIES, notes)
+    write(options.name or "train-equal-time", typical(of_train(raw)), raw, _LIBRARIES, notes)
 
 
 def _rounds(chosen: Sequence[str], number: int, figure: str, run: Callable[..., dict[str, Any]]) -> tuple[list[dict[str, float]], Runs]:
@@ -137,24 +110,6 @@ def _run(options: argparse.Namespace, sequences: Path, *more: str, way: Way) -> 
     program = [str(way.python), "-m", f"benchmarks.peers.{way.system}_sasrec"]
     call([*program, *files, *given, f"--batch-size={batch_size}", *way.arguments, *more], options.threads)
     return json.loads(out.read_text(encoding="utf-8"))
-
-
-def _best_of_systems(by_way: dict[str, float]) -> dict[str, float]:
-    """The highest figure of each system's ways."""
-    best: dict[str, float] = {}
-    for name, value in by_way.items():
-        best[WAYS[name].system] = max(value, best.get(WAYS[name].system, value))
-    return best
-
-
-def _ratio(best: dict[str, float], systems: Sequence[str]) -> float | None:
-    """Ours to the best of others."""
-    others = [best[system] for system in systems if system in best]
-    return best["mfn"] / max(others) if "mfn" in best and others else None
-
-
-def _median(runs: list[dict[str, Any]], figure: str) -> float:
-    return statistics.median(run[figure] for run in runs)
 
 
 def _notes(options: argparse.Namespace, runs: Runs) -> list[str]:

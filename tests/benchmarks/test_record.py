@@ -24,10 +24,6 @@ def test_rivals_take_turns_and_every_other_round_starts_with_the_last():
     assert rounds == [{"ours": 2.0, "theirs": 1.0}] * 2
 
 
-def test_the_median_is_that_of_each_rival():
-    assert record.medians([{"a": 1.0, "b": 5.0}, {"a": 9.0, "b": 4.0}, {"a": 2.0, "b": 6.0}]) == {"a": 2.0, "b": 5.0}
-
-
 def test_a_call_in_a_process_of_its_own_gives_value_seconds_and_memory():
     timed = record.in_process(sum, [1, 2, 3])
     assert timed.value == 6

@@ -39,6 +39,18 @@ def test_what_could_not_be_measured_is_said():
     assert "| `eval_users_per_s_vs_replay` | not measured | ≥ 2 | |" in lines(RECORD)
 
 
+AUDIT = RECORD | {
+    "name": "audit",
+    "command": "python -m benchmarks.audit --rounds 3",
+    "figures": {"audit_time_vs_duckdb": 3.0},
+    "rounds": [{"mfn": 1.0, "duckdb": 1.0}, {"mfn": 6.0, "duckdb": 4.0}, {"mfn": 9.0, "duckdb": 2.0}],
+}
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds_whatever_the_record_holds():
+    assert "| `audit_time_vs_duckdb` | 1.5 | ≤ 2 | met |" in lines(AUDIT)
+
+
 def answers(*found):
     """The rows of the table on top."""
     table = page(list(found)).split("## In short\n\n")[1].split("\n\n")[0]
