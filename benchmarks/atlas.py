@@ -5,7 +5,6 @@ The world is simulated again for what was planted; the atlases are those that th
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks import record
+from benchmarks.rounds import of_atlas, typical
 from mfn_core.config import SimulationConfig
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.vocabulary import Vocabulary
@@ -28,9 +28,8 @@ def main() -> None:
     if not results:
         raise SystemExit(f"{arguments.world}: no atlas of the network; run make compare WORLD=correspondence MODELS=mfn first")
     rounds = [_correlations(arguments.world, result) for result in results]
-    figures: dict[str, float | None] = {"atlas_seeds": len(rounds)}
+    figures = {"atlas_seeds": len(rounds), **typical(of_atlas(rounds))}
     for part in PARTS:
-        figures[f"atlas_{part}_planted_spearman"] = statistics.mean(each[part] for each in rounds)
         figures[f"atlas_{part}_planted_spearman_lowest"] = min(each[part] for each in rounds)
     record.write("atlas", figures, rounds, ["torch", "numpy", "scipy"], ["one round is one seed of the default network; rank correlation"])
 

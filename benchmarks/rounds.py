@@ -16,8 +16,8 @@ Figures = dict[str, list[float]]
 
 
 def typical(by_round: Figures) -> dict[str, float | None]:
-    """Median of every figure, but the mean of NDCG@10, of which a round is a seed; None where nothing was measured."""
-    centre = {key: statistics.fmean if key.startswith("ndcg10") else statistics.median for key in by_round}
+    """Median of every figure, but the mean where a round is a seed; None where nothing was measured."""
+    centre = {key: statistics.fmean if key.startswith(("ndcg10", "atlas")) else statistics.median for key in by_round}
     return {key: centre[key](values) if values else None for key, values in by_round.items()}
 
 
@@ -25,6 +25,11 @@ def by_round(record: Mapping[str, Any]) -> Figures:
     """Of the figures that the record's benchmark takes in rounds; nothing of a benchmark that runs once."""
     benchmark = record["command"].split()[2].removeprefix("benchmarks.")
     return _OF[benchmark](record["rounds"]) if benchmark in _OF else {}
+
+
+def of_atlas(rounds: Sequence[Mapping[str, float]]) -> Figures:
+    """A round is a seed."""
+    return {f"atlas_{part}_planted_spearman": _values(rounds, part) for part in rounds[0] if part != "seed"}
 
 
 def of_audit(rounds: Sequence[Mapping[str, float]]) -> Figures:
@@ -125,4 +130,4 @@ def _values(rounds: Sequence[Mapping[str, float]], key: str) -> list[float]:
     return [each[key] for each in rounds]
 
 
-_OF: Mapping[str, Callable[[Any], Figures]] = {"audit": of_audit, "eval": of_eval, "step": of_step, "train": of_train}
+_OF: Mapping[str, Callable[[Any], Figures]] = {"atlas": of_atlas, "audit": of_audit, "eval": of_eval, "step": of_step, "train": of_train}

@@ -5,8 +5,14 @@ from benchmarks.train import WAYS
 
 
 def test_the_middle_is_the_median_of_rounds_and_the_mean_of_seeds():
-    by_round = {"audit_s": [1.0, 9.0, 2.0], "ndcg10_equal_time_mfn": [0.1, 0.2, 0.6], "train_targets_per_s_replay": []}
-    assert rounds.typical(by_round) == {"audit_s": 2.0, "ndcg10_equal_time_mfn": 0.3, "train_targets_per_s_replay": None}
+    by_round = {"audit_s": [1.0, 9.0, 2.0], "train_targets_per_s_replay": []}
+    by_round |= {"ndcg10_equal_time_mfn": [0.0, 0.0, 0.75], "atlas_affinity_planted_spearman": [0.5, 0.5, 0.125]}
+    assert rounds.typical(by_round) == {
+        "audit_s": 2.0,
+        "train_targets_per_s_replay": None,
+        "ndcg10_equal_time_mfn": 0.25,
+        "atlas_affinity_planted_spearman": 0.375,
+    }
 
 
 def test_the_command_says_whose_rounds_they_are():
@@ -14,6 +20,11 @@ def test_the_command_says_whose_rounds_they_are():
     told = rounds.by_round(record | {"command": "python -m benchmarks.audit --name try"})
     assert told == {"audit_s": [3.0], "audit_duckdb_s": [2.0], "audit_time_vs_duckdb": [1.5]}
     assert rounds.by_round(record | {"command": "python -m benchmarks.serve"}) == {}
+
+
+def test_a_round_of_the_atlas_is_a_seed():
+    by_round = rounds.of_atlas([{"seed": 0, "alignment": 0.25, "affinity": 0.5}, {"seed": 1, "alignment": 0.75, "affinity": 0.5}])
+    assert by_round == {"atlas_alignment_planted_spearman": [0.25, 0.75], "atlas_affinity_planted_spearman": [0.5, 0.5]}
 
 
 def test_replay_is_as_fast_as_the_faster_of_its_ways_in_that_round():
