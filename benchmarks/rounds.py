@@ -3,14 +3,23 @@
 A ratio is taken within a round, where both sides met the same machine. Nothing heavy is imported: the page is made from here.
 """
 
+import math
 import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 AS_INSTALLED = "recbole_as_installed"
 _PEERS = ("rectools", "replay")
 _SYSTEMS = ("mfn", *_PEERS, "recbole")
+
+EXPONENTS = (
+    "the loss scores all items up to 262,144, and beyond them a sample of 1,024, which makes a step cheaper and memory grow otherwise; "
+    "exponents of train and peak_rss are between the two largest points of one kind of loss, the others between the two largest"
+)
+_OF_SCALE = ("prepare_s", "train_ms_per_user", "rank_ms_per_user", "peak_rss_gib")
+_OF_THE_LOSS = ("train_ms_per_user", "peak_rss_gib")
 
 Figures = dict[str, list[float]]
 
@@ -23,8 +32,13 @@ def typical(by_round: Figures) -> dict[str, float | None]:
 
 def by_round(record: Mapping[str, Any]) -> Figures:
     """Of the figures that the record's benchmark takes in rounds; nothing of a benchmark that runs once."""
-    benchmark = record["command"].split()[2].removeprefix("benchmarks.")
+    benchmark = benchmark_of(record)
     return _OF[benchmark](record["rounds"]) if benchmark in _OF else {}
+
+
+def benchmark_of(record: Mapping[str, Any]) -> str:
+    """The module that wrote it."""
+    return record["command"].split()[2].removeprefix("benchmarks.")
 
 
 def of_atlas(rounds: Sequence[Mapping[str, float]]) -> Figures:
@@ -51,6 +65,27 @@ def of_eval(rounds: Mapping[str, Any]) -> Figures:
         "score_time_vs_forward_without_item_scores": [each["score"] / each["forward"] for each in scoring],
         "score_users_per_s": [scored_users / each["score"] for each in scoring],
     }
+
+
+def of_scale(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figures:
+    """Every point, measured once, and the exponents between them."""
+    found: Figures = {}
+    for size, measured in points.items():
+        for figure in _OF_SCALE:
+            found[f"scale_{size}_exponent_{figure}"] = _exponent(size, figure, [point for point in measured if figure in point])
+            found |= {f"scale_{size}_{point[size]}_{figure}": [point[figure]] if figure in point else [] for point in measured}
+    return found
+
+
+def _exponent(size: str, figure: str, points: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Slope of the logarithm over that of the size: from all items scored to a sample of them it would be no growth of anything."""
+    pairs = [pair for pair in pairwise(points) if figure not in _OF_THE_LOSS or len({*map(_negatives, pair)}) == 1]
+    return [math.log(large[figure] / small[figure]) / math.log(large[size] / small[size]) for small, large in pairs[-1:]]
+
+
+def _negatives(point: Mapping[str, Any]) -> int:
+    """A step's; 0: all items. The record of 2026-11-28 does not say: its loss sampled 1,024 beyond 262,144 items."""
+    return point.get("negatives", 1024 if point.get("items", 0) > 262_144 else 0)
 
 
 def of_step(rounds: Any) -> Figures:
@@ -130,4 +165,11 @@ def _values(rounds: Sequence[Mapping[str, float]], key: str) -> list[float]:
     return [each[key] for each in rounds]
 
 
-_OF: Mapping[str, Callable[[Any], Figures]] = {"atlas": of_atlas, "audit": of_audit, "eval": of_eval, "step": of_step, "train": of_train}
+_OF: Mapping[str, Callable[[Any], Figures]] = {
+    "atlas": of_atlas,
+    "audit": of_audit,
+    "eval": of_eval,
+    "scale": of_scale,
+    "step": of_step,
+    "train": of_train,
+}

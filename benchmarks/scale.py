@@ -2,11 +2,10 @@
 
 One size grows at a time, the others stay. Every point is a process of its own: it makes ready what a training needs, takes some
 steps of the product's loop, and ranks the last items of some users. A figure's exponent is the slope of its logarithm over that of
-the size, between the two largest points: 0 is no growth, 1 in proportion.
+the size, between points whose loss is of one kind: 0 is no growth, 1 in proportion.
 """
 
 import argparse
-import math
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import in_process, write
+from benchmarks.rounds import EXPONENTS, of_scale, typical
 from benchmarks.synthetic import Size, write_dataset
 
 _BASE = Size(users=4_000, events=40, items=10_000, categories=20)
@@ -23,31 +23,27 @@ _POINTS = {
     "items": (10_000, 100_000, 1_000_000),
     "categories": (10, 40, 160),
 }
-_FIGURES = ("prepare_s", "train_ms_per_user", "rank_ms_per_user", "peak_rss_gib")
 _RANKED_USERS = 1_024
 
 
 def main() -> None:
     options = _parser().parse_args()
     points: dict[str, list[dict[str, Any]]] = {}
-    figures: dict[str, float | None] = {}
     for name in options.sizes.split(","):
         points[name] = []
         for value in _POINTS[name]:
             points[name].append({name: value} | _measured(replace(_BASE, **{name: value}), options))
             print(points[name][-1], flush=True)
-        for figure in _FIGURES:
-            figures[f"scale_{name}_exponent_{figure}"] = _exponent(name, figure, points[name])
-            figures |= {f"scale_{name}_{point[name]}_{figure}": point.get(figure) for point in points[name]}
     write(
         "scale",
-        figures,
+        typical(of_scale(points)),
         points,
         ("torch", "numpy", "pyarrow"),
         [
             f"where it does not grow: {asdict(_BASE)}; {options.threads} threads, {options.steps} steps, the defaults else",
             "prepare: the dataset opened, counts and tables of transitions made, up to the first step; rank: full ranking in float32",
             "peak_rss: of the whole process, libraries included; a point without figures ended as its row says",
+            EXPONENTS,
         ],
     )
 
@@ -91,15 +87,13 @@ def measure(folder: str, threads: int, steps: int) -> dict[str, float]:
     began = time.perf_counter()
     predictor.rank_targets(dataset.histories, rows, dataset.held_out_B, prefix="test")
     rank = (time.perf_counter() - began) / len(rows)
-    return {"prepare_s": round(prepare, 3), "train_ms_per_user": round(train * 1000, 4), "rank_ms_per_user": round(rank * 1000, 4)}
-
-
-def _exponent(name: str, figure: str, points: list[dict[str, Any]]) -> float | None:
-    measured = [point for point in points if figure in point][-2:]
-    if len(measured) < 2:
-        return None
-    (small, large), ratio = measured, math.log(measured[1][name] / measured[0][name])
-    return math.log(large[figure] / small[figure]) / ratio
+    sampler = learner.sampling.items
+    return {
+        "prepare_s": round(prepare, 3),
+        "train_ms_per_user": round(train * 1000, 4),
+        "rank_ms_per_user": round(rank * 1000, 4),
+        "negatives": sampler.num_negatives if sampler else 0,  # 0: the loss scores all items
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

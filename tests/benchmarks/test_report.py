@@ -3,6 +3,7 @@
 import re
 
 from benchmarks.report import PAGE, TARGETS, page, records
+from benchmarks.rounds import EXPONENTS
 
 RECORD = {
     "name": "etl",
@@ -54,6 +55,12 @@ def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds_whatever_the_record_h
 def test_on_top_too_the_rounds_are_told():
     words = TARGETS["audit_time_vs_duckdb"].words
     assert f"| {words} | 1.5 | 1 to 4.5, 3 rounds | ≤ 2 | met | [audit](#audit) |" in answers(AUDIT)
+
+
+def test_what_older_records_do_not_say_is_said():
+    scale = RECORD | {"command": "python -m benchmarks.scale", "rounds": {}}
+    assert lines(scale)[-2:] == ["- two daily folders", f"- {EXPONENTS}"]
+    assert lines(scale | {"notes": [EXPONENTS]})[-2:] == ["", f"- {EXPONENTS}"]
 
 
 def test_what_is_given_or_of_all_rounds_has_no_range():

@@ -1,5 +1,7 @@
 """The figures of every round, from literal raw rounds."""
 
+import pytest
+
 from benchmarks import rounds
 from benchmarks.train import WAYS
 
@@ -41,6 +43,28 @@ def test_replay_is_as_fast_as_the_faster_of_its_ways_in_that_round():
     assert told["eval_users_per_s_mfn_default"] == [40.0, 50.0]
     assert (told["score_time_vs_forward"], told["score_time_vs_forward_without_item_scores"]) == ([1.5], [2.0])
     assert told["score_users_per_s"] == [2.0]
+
+
+def growth(*points):
+    measured = [{"items": items, "train_ms_per_user": train, "rank_ms_per_user": rank} | more for items, train, rank, more in points]
+    return rounds.of_scale({"items": [*measured, {"items": 10**9, "ended": "MemoryError"}]})
+
+
+def test_an_exponent_is_the_slope_between_the_largest_points_of_one_kind_of_loss():
+    told = growth((10, 2.0, 9.0, {"negatives": 0}), (100, 200.0, 9.0, {"negatives": 0}), (1000, 2.0, 90.0, {"negatives": 8}))
+    assert told["scale_items_exponent_train_ms_per_user"] == pytest.approx([2.0])
+    assert told["scale_items_exponent_rank_ms_per_user"] == pytest.approx([1.0]), "the ranking knows no loss"
+    assert told["scale_items_1000_rank_ms_per_user"] == [90.0]
+    assert told["scale_items_1000000000_rank_ms_per_user"] == told["scale_items_exponent_prepare_s"] == []
+
+
+def test_two_points_with_sampled_items_have_an_exponent_of_their_own():
+    told = growth((10, 7.0, 1.0, {"negatives": 0}), (100, 2.0, 1.0, {"negatives": 8}), (1000, 20.0, 1.0, {"negatives": 8}))
+    assert told["scale_items_exponent_train_ms_per_user"] == pytest.approx([1.0])
+
+
+def test_points_that_do_not_say_it_sampled_beyond_262_144_items():
+    assert growth((262_144, 9.0, 1.0, {}), (1_000_000, 2.0, 1.0, {}))["scale_items_exponent_train_ms_per_user"] == []
 
 
 def test_a_step_has_its_share_of_the_roofline_in_either_precision():

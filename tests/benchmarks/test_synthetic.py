@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import scale, stepping
+from benchmarks import stepping
 from benchmarks.stepping import WARM_UP_STEPS, SteppedLearner, operations_of, operations_per_user, seconds_per_user
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig, TrainingConfig
@@ -87,9 +87,3 @@ def test_the_seconds_of_the_steps_are_shared_by_their_users(folder: Path, monkey
     learner, clock = learner_of(folder), iter([10.0, 16.0])
     monkeypatch.setattr(stepping, "time", SimpleNamespace(perf_counter=clock.__next__))
     assert seconds_per_user(learner, 1) == 6.0 / learner.users
-
-
-def test_an_exponent_is_the_slope_between_the_largest_points():
-    points = [{"items": 1, "seconds": 9.0}, {"items": 10, "seconds": 2.0}, {"items": 100, "seconds": 200.0}]
-    assert scale._exponent("items", "seconds", [*points, {"items": 1000, "ended": "no memory"}]) == pytest.approx(2.0)
-    assert scale._exponent("items", "seconds", points[:1]) is None
