@@ -18,6 +18,10 @@ EXPONENTS = (
     "the loss scores all items up to 262,144, and beyond them a sample of 1,024, which makes a step cheaper and memory grow otherwise; "
     "exponents of train and peak_rss are between the two largest points of one kind of loss, the others between the two largest"
 )
+ONE_MORE_DAY = (
+    "one more day: its ingest and its validation alone; the dataset, which a training builds anew of all its days "
+    "(etl_dataset_rows_per_s), is not in it"
+)
 _OF_SCALE = ("prepare_s", "train_ms_per_user", "rank_ms_per_user", "peak_rss_gib")
 _OF_THE_LOSS = ("train_ms_per_user", "peak_rss_gib")
 

@@ -3,7 +3,7 @@
 import re
 
 from benchmarks.report import PAGE, TARGETS, page, records
-from benchmarks.rounds import EXPONENTS
+from benchmarks.rounds import EXPONENTS, ONE_MORE_DAY
 
 RECORD = {
     "name": "etl",
@@ -58,6 +58,7 @@ def test_on_top_too_the_rounds_are_told():
 
 
 def test_what_older_records_do_not_say_is_said():
+    assert lines(RECORD)[-2:] == ["- two daily folders", f"- {ONE_MORE_DAY}"]
     scale = RECORD | {"command": "python -m benchmarks.scale", "rounds": {}}
     assert lines(scale)[-2:] == ["- two daily folders", f"- {EXPONENTS}"]
     assert lines(scale | {"notes": [EXPONENTS]})[-2:] == ["", f"- {EXPONENTS}"]
