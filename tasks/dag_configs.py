@@ -62,7 +62,7 @@ class ValidateConfig(Config):
     accept_missing_log: bool = Field(
         False,
         description="Judge the day (first_day and last_day alike) by the log that it has, where the other is lost for good, or nobody used "
-        "it that day. It stays with the day.",
+        "it that day; a day that no log has is passed over. It stays with the day.",
     )
 
 

@@ -40,6 +40,7 @@ _CATEGORIES_OF_MIN_ROWS = 10  # whose rows on the reference days must together b
 _NEVER = -1_000_000  # before any day that dates can name
 _IDS_AT_ONCE = 2_000_000
 _NOT_CHECKED = {"first_day", "last_day"}
+_NOTHING_TO_JUDGE = Verdict("day", True, 0, (), (), "")
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +48,9 @@ _log = logging.getLogger(__name__)
 def validate_range(settings: Settings, days: Sequence[date], config: ValidateConfig) -> list[dict[str, Any]]:
     """Judge days in one pass: user overlap of the logs, and volume, categories and last event against the days before.
 
-    A day without days before it is judged by what remains, and its manifest says so. Days that are validated as they stand
-    are not judged again. A day that has changed since is judged by the limits of then, unless the form says others: they may have been
-    widened for it by hand.
+    A day without days before it is judged by what remains, and its manifest says so. Of a day that no log has, which a person accepts,
+    nothing is judged. Days that are validated as they stand are not judged again. A day that has changed since is judged by the limits
+    of then, unless the form says others: they may have been widened for it by hand.
 
     Args:
         settings: of the installation.
@@ -69,7 +70,10 @@ def validate_range(settings: Settings, days: Sequence[date], config: ValidateCon
     published = published_days(settings, min(days), max(days))
     check_published(settings, config, published, days)
     open_days = [day for day in sorted(set(days)) if not is_validated(settings, published, day)]
-    for limits, some in _by_limits(settings, config, open_days):
+    empty = [day for day in open_days if not digests(published, day)]
+    for day in empty:
+        _write(settings, config, published, day, [], _NOTHING_TO_JUDGE)
+    for limits, some in _by_limits(settings, config, [day for day in open_days if day not in empty]):
         known = published_days(settings, some[0] - timedelta(days=limits.reference_days), some[-1])
         _judge(settings, limits, _references(settings, known, some), some)
     if not open_days:

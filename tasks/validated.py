@@ -70,8 +70,9 @@ def published_days(settings: Settings, first_day: date | None, last_day: date | 
 
 
 def missing_logs(settings: Settings, published: Published, day: date) -> list[LogSchema]:
-    """The logs that should have a day and have not: days without rows are normal in a first load."""
-    return [LOGS[view] for view, found in published.items() if day not in found and receipt.is_expected(settings, LOGS[view], day)]
+    """The logs that should have a day and have not, all of a day that none has. Days without rows are normal in a first load."""
+    absent = [LOGS[view] for view, found in published.items() if day not in found]
+    return absent if len(absent) == len(published) else [log for log in absent if receipt.is_expected(settings, log, day)]
 
 
 def _not_accepted(settings: Settings, config: ValidateConfig, published: Published, day: date) -> list[LogSchema]:
@@ -96,19 +97,13 @@ def check_published(settings: Settings, config: ValidateConfig, published: Publi
         InsufficientDataError: a day is not published in every log of the deployment.
     """
     for day in days:
-        missing = _not_accepted(settings, config, published, day) or [
-            LOGS[view] for view in published if not any(day in found for found in published.values())
-        ]
-        if missing:
+        if missing := _not_accepted(settings, config, published, day):
             names = " and ".join(log.dataset for log in missing)
-            is_half_there = any(day in found for found in published.values()) and not config.accept_missing_log
             raise InsufficientDataError(
                 f"{curated.partition_uri(settings, missing[0], day)}: {day} is not published in {names}, expected in every log of "
-                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only"
-                + (
-                    ". Where the log of the day is lost for good, trigger mfn_validate by hand for it with accept_missing_log"
-                    * is_half_there
-                )
+                f"MFN_VIEWS={list(settings.views)}; ingest it, or take the view out of MFN_VIEWS if this deployment has one view only. "
+                "Where the log of the day is lost for good, or nobody used it that day, trigger mfn_validate by hand for it with "
+                "accept_missing_log"
             )
 
 

@@ -229,6 +229,35 @@ def test_a_day_whose_other_log_is_lost_is_judged_where_a_person_accepts_that(thr
     assert validated.validated_among(three_days, ["2026-06-04"]) == ["2026-06-04"]
 
 
+def test_a_day_that_no_log_has_is_passed_over_where_a_person_accepts_that(three_days, approving_judge):
+    day = date(2026, 6, 4)
+    accepting = ValidateConfig(first_day=day, last_day=day, accept_missing_log=True)
+    assert plan.plan_validation(three_days, accepting, None)["days"] == ["2026-06-04"]
+    made = validate_day(three_days, day, accepting)
+    assert (made["rows"], made["inputs"], made["facts"]["accepted_without"]) == ({}, {}, ["app_logs", "item_logs"])
+    assert validated.validated_among(three_days, ["2026-06-04"]) == ["2026-06-04"]
+    assert approving_judge == []
+
+
+@pytest.mark.usefixtures("approving_judge")
+def test_a_day_that_was_passed_over_is_judged_when_it_is_delivered_after_all(three_days):
+    validate.validate_range(three_days, DAYS, ValidateConfig())
+    day = date(2026, 6, 4)
+    validate_day(three_days, day, ValidateConfig(first_day=day, last_day=day, accept_missing_log=True))
+    for log in (APP_LOGS, ITEM_LOGS):
+        publish(three_days, log, {4: [("ann", "finance", 9)]})
+    assert plan.plan_validation(three_days, ValidateConfig(), date(2026, 6, 5))["others"] == ["2026-06-04"]
+    assert validate_day(three_days, day, ValidateConfig())["rows"] == {"app_logs": 1, "item_logs": 1}
+
+
+def test_a_day_that_no_log_has_is_refused_by_the_plan_with_the_way_past_it(three_days):
+    day = date(2026, 6, 4)
+    with pytest.raises(
+        InsufficientDataError, match=r"2026-06-04 is not published in app_logs and item_logs.*or nobody used it .* with accept_missing_log"
+    ):
+        plan.plan_validation(three_days, ValidateConfig(first_day=day, last_day=day), None)
+
+
 @pytest.mark.usefixtures("approving_judge")
 def test_other_limits_do_not_ask_again_for_a_log_that_is_lost(three_days):
     publish(three_days, APP_LOGS, {4: [("ann", "finance", 9)]})
