@@ -1,19 +1,17 @@
 """Validate days across both logs: user overlap, volume against the last weeks, category drift, freshness.
 
 **When:** both logs of a day are published (the one log, where the deployment has one view), for that day; by hand for a range.
-`validate_others` judges apart, and first, what the run takes along: days that have changed since they were validated, as by late
-rows, and earlier days that no run has judged as they stand, as those of a first load. What was refused waits until it changes.
-**Emits** `mfn_validated_day` for the day and for those taken along that were valid never before; after a range, for its last
-complete week and the days after it.
-
+`validate_others` judges apart, and first, what the run takes along: days that have changed since their verdict, as by late rows, and
+earlier ones without one, as those of a first load. What was refused waits until it changes. **Emits** `mfn_validated_day` for the day,
+those taken along that were valid never before, and days before these that no log has; after a range, for its last complete week and on.
 ### Triage
 - `AuditError`: a critical expectation failed for the day named. Open the page that the message names; fix the source, ingest the day
   again, and trigger this DAG by hand. In `validate_others`: the run is red by it, but its own day is validated and announced.
 - `AuditError` on `new_category_share`, or on volume with `fail_on_drift`: where the change is real, trigger by hand for the day with wider
   limits, which stay with the day. Until then later days are not compared with it, and fail alike.
 - Timed out (2 hours), not retried: days that it had judged stay so. Trigger by hand for fewer days at a time, or raise the limit here.
-- A day never shows up, or `mfn_train` stops at it: one of its logs is not published. Look at the ingest DAGs of that day; where the
-  log is lost for good, or nobody used it that day, trigger by hand for the day with `accept_missing_log`.
+- A day never shows up, or `mfn_train` stops at it: one of its logs is not published. Look at its ingests; where the log is lost for good,
+  or nobody used it that day, trigger by hand for the day with `accept_missing_log`. A day that no log has is announced with the next one.
 
 Training never reads past a day that is not validated: a failure here delays the week's model, and nothing is lost.
 """
@@ -66,10 +64,12 @@ with DAG(
     @task(outlets=[VALIDATED_ASSET], trigger_rule=ANY_DONE)
     def announce(planned):
         """Emit the asset of the days that are validated, and of those taken along that nobody has announced."""
+        from tasks.empty_days import empty_days_before
         from tasks.validated import validated_among
 
         settings, _ = start(ValidateConfig)
-        announce_days(VALIDATED_ASSET, *(validated_among(settings, planned[name]) for name in ("days", "late")))
+        days, late = (validated_among(settings, planned[name]) for name in ("days", "late"))
+        announce_days(VALIDATED_ASSET, days, late, along=lambda announced: empty_days_before(settings, announced))
 
     @task
     def settle():

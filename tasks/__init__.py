@@ -14,6 +14,6 @@ Nouns, what the verbs read, hold and write::
 
     of every task        manifest  dag_configs  config_errors  locks
     raw to curated       raw  raw_parts  log_rows  coding  equal_rows  parts  day_parts  measures  quarantine  receipt  publication
-    curated to datasets  curated  validated  events  coded_events
+    curated to datasets  curated  validated  empty_days  events  coded_events
     what a model did     plots  held_out  rivals  comparison
 """

@@ -1,7 +1,7 @@
 """What every DAG shares: assets, forms, retries, links. The only module of ``tasks`` that knows Airflow."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -189,7 +189,9 @@ def announce_ingested(asset: Asset, planned: int, ingested: Sequence[Mapping[str
     announce_days(asset, days, late if _is_scheduled() else ())
 
 
-def announce_days(asset: Asset, days: Iterable[str], late: Iterable[str] = ()) -> None:
+def announce_days(
+    asset: Asset, days: Iterable[str], late: Iterable[str] = (), along: Callable[[list[str]], list[str]] = lambda _: []
+) -> None:
     """Emit the asset of the run's own day where it is one of ``days``; after a range, of its last complete week and the days after it.
 
     A run of one day emits the late days too, of the last complete week and after: their own runs did not find them, and nobody else
@@ -202,6 +204,7 @@ def announce_days(asset: Asset, days: Iterable[str], late: Iterable[str] = ()) -
         asset: of the days.
         days: that the run published, or found valid; ISO.
         late: days before the run's own that it was the first to read or to find valid.
+        along: of the days that are announced, others that go with them.
     """
     own_day = partition_day()
     announced = (
@@ -211,7 +214,7 @@ def announce_days(asset: Asset, days: Iterable[str], late: Iterable[str] = ()) -
     )
     if not announced:
         skip(f"there is nothing to announce of {own_day or 'these days'}")
-    get_current_context()["outlet_events"][asset].add_partitions(announced)
+    get_current_context()["outlet_events"][asset].add_partitions(sorted({*announced, *along(announced)}))
 
 
 def _last_days(days: Iterable[str]) -> list[str]:

@@ -1,13 +1,14 @@
 """What a run is to do, computed from the manifests that are there: what woke the run only says when to look."""
 
 import logging
-from datetime import date, timedelta
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
 from mfn_core.errors import ConfigError, InsufficientDataError
 from tasks import curated, manifest, storage
 from tasks.dag_configs import TrainConfig, ValidateConfig
+from tasks.empty_days import days_between
 from tasks.settings import Settings
 from tasks.tracking import registry
 from tasks.validated import Published, days_to_validate, is_any_validated, is_refused, is_validated, named, published_days, validated_uri
@@ -120,7 +121,7 @@ def _validated_days(settings: Settings, config: TrainConfig, partitions: Publish
 
 def _tell_days_without_logs(days: list[date]) -> None:
     """A day that no log has may be one that nobody used the app, or one whose export failed for all logs: only a reader can tell."""
-    missing = [day for before, after in pairwise(days) for day in _between(before, after)]
+    missing = [day for before, after in pairwise(days) for day in days_between(before, after)]
     if missing:
         _log.warning(
             "%d of the %d days from %s to %s have no log of any kind: %s; if there are logs of them, ingest them and train again",
@@ -130,7 +131,3 @@ def _tell_days_without_logs(days: list[date]) -> None:
             days[-1],
             named(missing),
         )
-
-
-def _between(before: date, after: date) -> list[date]:
-    return [before + timedelta(days=count) for count in range(1, (after - before).days)]

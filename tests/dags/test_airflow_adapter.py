@@ -1,7 +1,9 @@
 """The form and the code cannot disagree; a run's conf is refused with a message; every failure is retried or not for a reason."""
 
 import json
+import runpy
 from datetime import date, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +15,11 @@ from pydantic import ValidationError
 from mfn_core import errors
 from mfn_core.config import Config
 from mfn_core.errors import ConfigError
-from tasks import airflow_adapter, dag_configs
+from mfn_core.schema import LOGS
+from tasks import airflow_adapter, curated, dag_configs, manifest
+from tasks.manifest import Manifest
 from tasks.settings import Settings
+from tasks.validated import validated_uri
 
 MODELS = [
     dag_configs.SimulateConfig,
@@ -228,6 +233,43 @@ def test_a_run_for_a_partition_announces_its_day_alone_and_only_where_it_was_pub
     with pytest.raises(AirflowSkipException, match="nothing to announce of 2026-06-23"):
         airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-22"])
     assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-23"]
+
+
+def test_what_goes_along_with_the_announced_days_is_announced_with_them(run) -> None:
+    entered = run(partition_key="2026-06-22")
+    asked: list[list[str]] = []
+
+    def along(days: list[str]) -> list[str]:
+        asked.append(days)
+        return ["2026-06-20", "2026-06-21"]
+
+    airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, ["2026-06-21", "2026-06-22"], along=along)
+    assert asked == [["2026-06-22"]]
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-20", "2026-06-21", "2026-06-22"]
+
+
+def test_nothing_goes_along_where_no_day_is_announced(run) -> None:
+    entered = run(partition_key="2026-06-22")
+    with pytest.raises(AirflowSkipException, match="nothing to announce"):
+        airflow_adapter.announce_days(airflow_adapter.VALIDATED_ASSET, [], along=lambda _: ["2026-06-21"])
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == []
+
+
+def test_mfn_validate_announces_its_day_and_the_day_before_that_no_log_has(
+    run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MFN_VAR", str(settings.var))
+    for day in ("2026-06-20", "2026-06-22"):
+        for log in LOGS.values():
+            uri = curated.partition_uri(settings, log, date.fromisoformat(day))
+            manifest.write(Manifest(kind="curated", uri=uri, digest=log.dataset, facts={"dt": day}))
+    inputs = {log.dataset: log.dataset for log in LOGS.values()}
+    uri = validated_uri(settings, date(2026, 6, 22))
+    manifest.write(Manifest(kind="validated", uri=uri, digest=manifest.digest_of(inputs)))
+    entered = run(partition_key="2026-06-22", run_type="asset_triggered")
+    dag = runpy.run_path(str(Path(__file__).parents[2] / "dags" / "mfn_validate.py"))["planned"].operator.dag
+    dag.get_task("announce").python_callable({"days": ["2026-06-22"], "late": []})
+    assert entered.events[airflow_adapter.VALIDATED_ASSET].keys == ["2026-06-21", "2026-06-22"]
 
 
 def test_a_scheduled_run_looks_at_the_days_before_its_own(run) -> None:

@@ -235,7 +235,10 @@ def test_a_parquet_file_with_a_corrupt_page(settings):
 def test_an_empty_partition(settings):
     file = deliver_day(settings, "2026-06-01", [])
     message = refused(settings, SchemaError)
-    assert message == f"{file}: 0 rows, expected at least 1; deliver app_logs dt=2026-06-01 again with its rows"
+    assert message == (
+        f"{file}: 0 rows, expected at least 1; deliver app_logs dt=2026-06-01 again with its rows, or leave it where no log has "
+        "rows of that day: mfn_validate announces it with the next"
+    )
 
 
 def test_a_folder_without_a_row_of_its_day(settings):
