@@ -1,7 +1,7 @@
 """What a run is to do, computed from the manifests that are there: what woke the run only says when to look."""
 
 import logging
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -32,8 +32,8 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
         validated as it stands, else the partition's day. ``others`` it takes along: every day that was validated once and has changed
         since, as by late rows, and every earlier day without a verdict as it stands, which may have come in with a first load or while
         no run could judge it. A day that was refused as it stands waits until it changes or for a manual run: nothing else is to be
-        expected of it. ``late`` are the others that nobody has announced as validated; none at a first load, which must not fire a
-        training for each of its weeks.
+        expected of it. ``late`` are the others that nobody has announced as validated. At a first load there are none, so that it fires
+        no training for each of its weeks, unless its logs end before the day's week does: then the week before is the last complete one.
 
     Raises:
         ConfigError: days are to be accepted without one of their logs, and it is not said which.
@@ -50,8 +50,14 @@ def plan_validation(settings: Settings, config: ValidateConfig, partition_day: d
     if others:
         published = published_days(settings, others[0], others[-1])
         others = [day for day in others if not is_refused(settings, published, day)]
-    late = [day for day in others if not storage.exists(validated_uri(settings, day))] if is_any_validated(settings) else []
+    own_week_follows = not is_any_validated(settings) and _all_logs_reach_sunday(settings, partition_day)
+    late = [] if own_week_follows else [day for day in others if not storage.exists(validated_uri(settings, day))]
     return {"days": [str(partition_day)], "others": [str(day) for day in others], "late": [str(day) for day in late]}
+
+
+def _all_logs_reach_sunday(settings: Settings, day: date) -> bool:
+    """Whether the day's calendar week is complete in every log, so that the runs for its days announce a whole week."""
+    return all(published_days(settings, day + timedelta(days=6 - day.weekday()), None).values())
 
 
 def plan_training(settings: Settings, config: TrainConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tasks.tracking.registry import Version
 from tasks.validated import refused_uri, validated_among, validated_uri
 from tests.factories import planned
 
-MONDAY, TUESDAY, WEDNESDAY = (date(2026, 6, day) for day in (22, 23, 24))
+MONDAY, TUESDAY, WEDNESDAY, SATURDAY, SUNDAY = (date(2026, 6, day) for day in (22, 23, 24, 27, 28))
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +193,20 @@ def test_a_later_day_that_was_never_judged_is_left_to_its_own_run(settings: Sett
     publish_only(settings, MONDAY)
     publish_only(settings, TUESDAY)
     publish_only(settings, WEDNESDAY)
+    publish_only(settings, SUNDAY)
     assert plan_validation(settings, ValidateConfig(), TUESDAY) == expected(TUESDAY, others=[MONDAY])
+
+
+@pytest.mark.parametrize(("last_item_day", "late"), [(SATURDAY, True), (SUNDAY, False)])
+def test_of_a_first_load_whose_logs_end_in_different_weeks_the_week_that_both_have_is_announced(
+    settings: Settings, last_item_day: date, late: bool
+) -> None:
+    week_before = [date(2026, 6, day) for day in range(15, 22)]
+    for day in (*week_before, MONDAY, last_item_day):
+        publish_only(settings, day)
+    publish(settings, APP_LOGS, date(2026, 7, 1), "app")
+    planned = plan_validation(settings, ValidateConfig(), MONDAY)
+    assert planned == expected(MONDAY, others=week_before, late=week_before if late else ())
 
 
 def test_an_earlier_day_that_lacks_a_log_is_not_taken_along(settings: Settings) -> None:
