@@ -6,6 +6,7 @@ from great_expectations import ExpectationSuite
 from great_expectations.expectations import ExpectColumnValuesToBeBetween
 
 _MAX_SILENT_HOURS = 6
+_MIN_LIKELY_OVERLAP = 0.01  # ids of two kinds meet too, by chance or by a test account
 
 
 def suite(
@@ -22,9 +23,10 @@ def suite(
         min_volume_ratio: limit of ``volume_ratio``.
         max_volume_ratio: limit of ``volume_ratio``.
         max_new_category_share: limit of ``new_category_share``.
-        min_user_overlap: limit of ``user_overlap``.
+        min_user_overlap: limit of ``user_overlap``; less than 0.01 is a warning in any case.
         fail_on_drift: volume out of its limits is critical, else a warning.
     """
+    same_users = "compare the user ids of both logs: they must be of one kind"
     drift: Literal["critical", "warning"] = "critical" if fail_on_drift else "warning"
     return ExpectationSuite(
         name="day",
@@ -56,7 +58,10 @@ def suite(
                 column="user_overlap",
                 min_value=min_user_overlap,
                 severity="critical",
-                meta={"remedy": "compare the user ids of both logs: they must be of one kind; or lower min_user_overlap"},
+                meta={"remedy": f"{same_users}; or lower min_user_overlap"},
+            ),
+            ExpectColumnValuesToBeBetween(
+                column="user_overlap", min_value=_MIN_LIKELY_OVERLAP, severity="warning", meta={"remedy": same_users}
             ),
         ],
     )

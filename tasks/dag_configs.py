@@ -56,7 +56,11 @@ class ValidateConfig(Config):
         "10 categories, the reference days need a tenth of it for each.",
     )
     min_user_overlap: float = Field(
-        0.0, ge=0, le=1, description="Smallest share of the day's users of the smaller log who are known to the other log."
+        0.0,
+        ge=0,
+        le=1,
+        description="A day of which a smaller share of the users of the smaller log is known to the other log is stopped; below 0.01 it is "
+        "warned of in any case.",
     )
     fail_on_drift: bool = Field(False, description="Volume out of its limits stops the day; else it is warned of.")
     accept_missing_log: bool = Field(

@@ -24,6 +24,7 @@ SUITES = {
     "users": users.suite,
     "day": lambda: day.suite(**_DAY, fail_on_drift=False),
     "day, failing on drift": lambda: day.suite(**_DAY, fail_on_drift=True),
+    "day, any overlap": lambda: day.suite(**_DAY | {"min_user_overlap": 0.0}, fail_on_drift=False),
     "dataset": lambda: dataset.suite(min_users=100),
     "scores": scores.suite,
 }
@@ -38,6 +39,7 @@ GOOD = {
     "users": {"column": "gender", "rows": 5, "null_ids": 0, "repeated_ids": 0, "classes": 2, "labelled_share": 0.9},
     "day": _DAY_ROW,
     "day, failing on drift": _DAY_ROW,
+    "day, any overlap": _DAY_ROW,
     "dataset": {"dataset": "d", "num_users": 100, "num_train": 80, "num_validation": 10, "num_test": 10, "unknown_share": 0.0}
     | {"returning_share": 0.2}
     | _DATASET_FAULTS,
@@ -76,6 +78,7 @@ WARNING = [
     ("users", "labelled_share", 0.001),
     ("day", "volume_ratio", 0.1),
     ("day", "silent_hours", 7.0),
+    ("day, any overlap", "user_overlap", 0.005),
     ("dataset", "unknown_share", 0.5),
     ("dataset", "returning_share", 0.21),
     ("scores", "without_items", 1),
@@ -95,6 +98,11 @@ def rows_broken(name, cases):
 def test_a_suite_accepts_what_it_describes(name, settings):
     verdict = audit.judge(pd.DataFrame([GOOD[name]]), SUITES[name](), name, settings)
     assert (verdict.success, verdict.warnings) == (True, ())
+
+
+def test_one_log_alone_has_no_users_to_compare(settings):
+    frame = pd.DataFrame([_DAY_ROW]).assign(user_overlap=float("nan"))
+    assert audit.judge(frame, SUITES["day, any overlap"](), "one log", settings).warnings == ()
 
 
 def test_a_curated_day_is_judged_by_the_columns_that_are_handed_over():
