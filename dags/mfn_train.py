@@ -4,7 +4,7 @@
 `tasks/dag_configs.py` and restart the services); by hand, for that run alone. **Emits** `mfn_candidate` where the gate passes.
 ### Triage
 - `plan` skipped, `already trained as version N`: no input, setting or code changed; `force` trains all the same, cleared from `plan` again.
-- `InsufficientDataError`, `ConfigError`: the message has the remedy. `ArtifactError`, new inputs: clear `plan`. `LeakError`: open an issue.
+- `InsufficientDataError`, `ConfigError`: see the message, then clear `plan`. `ArtifactError`: clear it. `LeakError`: open an issue.
 - `train` killed or timed out: cleared, it resumes; others begin anew: raise the limit. `scheduled`: `gpu` is taken. The champion serves on.
 - `train` ran out of memory: cleared, it meets it again. Trigger anew with a smaller `batch_size`; for the weekly run lower the default.
 - `announce` skipped: promoted before, older than the candidate, worse than the champion or without what it answers; see XCom of `gate`.

@@ -13,7 +13,7 @@ those taken along that were valid never before, and days before these that no lo
 - A day never shows up, or `mfn_train` stops at it: one of its logs is not published. Look at its ingests; where the log is lost for good,
   or nobody used it that day, trigger by hand for the day with `accept_missing_log`. A day that no log has is announced with the next one.
 
-Training never reads past a day that is not validated: a failure here delays the week's model, and nothing is lost.
+Training never reads past a day that is not validated; nothing is lost. Where `mfn_train` has stopped at one, clear its `plan` afterwards.
 """
 
 from datetime import date, timedelta

@@ -117,7 +117,7 @@ def _validated_days(settings: Settings, config: TrainConfig, partitions: Publish
         raise InsufficientDataError(
             f"{len(unvalidated)} of {len(days)} days up to {days[-1]} are not validated as they stand: "
             f"{named(unvalidated)}; run mfn_validate for them, with accept_missing_log where a log is lost for good, or narrow first_day "
-            "and last_day"
+            "and last_day; then clear plan: no day starts this run again"
         )
     _tell_days_without_logs(days)
     if later := len(published) - len(days):
