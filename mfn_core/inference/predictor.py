@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -19,7 +19,7 @@ from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.model.builder import Network
 from mfn_core.model.bundle import Bundle, load_bundle
 from mfn_core.model.outputs import Outputs
-from mfn_core.model.ranking import target_ranks, top_items
+from mfn_core.model.ranking import by_columns, target_ranks, top_items
 from mfn_core.schema import DOWNSTREAM_TASKS, UNKNOWN, DownstreamTask
 from mfn_core.training.device import pick_device
 
@@ -82,7 +82,7 @@ class Predictor:
         self._leaving = threading.RLock()  # a server answers in several threads
         self.device = pick_device(device)
         self.may_leave_gpu = device == "auto" and self.device.type == "cuda"
-        self._network, self._outputs = self._settled()
+        self._network, self._outputs, self._item_columns_ND = self._settled()
 
     @classmethod
     def load(cls, folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> "Predictor":
@@ -134,7 +134,8 @@ class Predictor:
                 sink.attributes[name][positions] = _numpy(torch.softmax(logits.float(), dim=-1))
             if "recommendation" in self.tasks:
                 seen_BL = self._seen(histories.micro, rows[positions], dropped=0) if mask_seen else None
-                ids_BK, scores_BK = top_items(self._network.last_item_scores(outputs.encoded, batch), top_k, seen_BL)
+                scores = replace(self._network.last_item_scores(outputs.encoded, batch), weight_ND=self._item_columns_ND)
+                ids_BK, scores_BK = top_items(scores, top_k, seen_BL)
                 self._keep_items(sink, positions, _numpy(ids_BK), _numpy(scores_BK))
         return Predictions(
             user_ids=histories.user_ids[rows],
@@ -205,13 +206,13 @@ class Predictor:
                 return
             _log.warning("the GPU is full, so the CPU answers, which takes longer: %s", said)
             self.device, self.may_leave_gpu = torch.device("cpu"), False
-            self._network, self._outputs = self._settled()
+            self._network, self._outputs, self._item_columns_ND = self._settled()
             torch.cuda.empty_cache()
 
     @_where_there_is_room
-    def _settled(self) -> tuple[Network, Callable[[Batch], Outputs]]:
+    def _settled(self) -> tuple[Network, Callable[[Batch], Outputs], Tensor]:
         network = self.bundle.network.to(self.device).eval()
-        return network, network.settled()
+        return network, network.settled(), by_columns(network.micro.embedding.ids.weight)
 
     def _batches(
         self,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mfn_core.model import ranking
-from mfn_core.model.ranking import target_ranks, top_items
+from mfn_core.model.ranking import by_columns, target_ranks, top_items
 from mfn_core.model.scoring import ItemScores
 from mfn_core.schema import PAD, UNKNOWN
 
@@ -148,3 +148,11 @@ def test_top_items_pad_what_the_catalogue_cannot_fill() -> None:
 def test_top_items_of_an_empty_catalogue_are_padding() -> None:
     ids, _ = top_items(scores_of(items=ITEMS[:2]), 3, None)
     assert ids.tolist() == [[PAD, PAD, PAD]]
+
+
+def test_a_table_by_columns_is_the_same_table_otherwise_in_memory() -> None:
+    table = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    columns = by_columns(table)
+    assert columns.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert columns.stride() == (1, 3)
+    assert table.stride() == (2, 1)
