@@ -35,24 +35,9 @@ class SelfAttention(nn.Module):
         """New states [B, L, D]."""
         on_cpu = states_BLD.device.type == "cpu"
         if on_cpu and not torch.is_grad_enabled():
-            return self.output(self._attend_pairwise(states_BLD, position))
+            return self.output(PairwiseAttention(self, position)(states_BLD))
         attend = attend_blockwise if on_cpu else attend_fused
         return self.output(attend(self.queries_keys_values(states_BLD), self.num_heads, position))
-
-    def _attend_pairwise(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
-        """As ``attend_blockwise``, outside of autograd: each pair is turned as one complex number, in one pass in place of four."""
-        weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
-        width, num_events = weight.shape[1], states_BLD.shape[1]
-        head_width = width // self.num_heads
-        turned = neighbours(head_width, 2 * self.num_heads, weight.device)
-        order = torch.cat([turned, torch.arange(2 * width, 3 * width, device=weight.device)])
-        projected_BLX = functional.linear(states_BLD, weight[order], bias[order])
-        split = projected_BLX.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        heads_3BHLW = torch.empty(split.shape, device=split.device)
-        scale = torch.tensor([head_width**-0.5, 1.0], device=split.device).view(2, 1, 1, 1, 1)
-        torch.mul(as_pairs(split[:2].float()), scale * position.turns(num_events), out=as_pairs(heads_3BHLW[:2]))
-        heads_3BHLW[2].copy_(split[2])
-        return _attended(heads_3BHLW.to(projected_BLX.dtype))
 
     @torch.no_grad()
     def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
@@ -78,6 +63,34 @@ class SelfAttention(nn.Module):
         values_HDW = weights[2].unflatten(0, (self.num_heads, -1)).mT
         attended_BD = (mean_HBD @ values_HDW).transpose(0, 1).flatten(1) + biases[2]
         return self.output(attended_BD)
+
+
+class PairwiseAttention:
+    """What ``attend_blockwise`` gives, outside of autograd, by a layer's projections as they are when this is made.
+
+    Each pair is turned as one complex number, in one pass in place of four.
+    """
+
+    def __init__(self, layer: SelfAttention, position: RotaryPosition) -> None:
+        weight, bias = layer.queries_keys_values.weight, layer.queries_keys_values.bias
+        width = weight.shape[1]
+        head_width = width // layer.num_heads
+        turned = neighbours(head_width, 2 * layer.num_heads, weight.device)
+        order = torch.cat([turned, torch.arange(2 * width, 3 * width, device=weight.device)])
+        scale = torch.tensor([head_width**-0.5, 1.0], device=weight.device).view(2, 1, 1, 1, 1)
+        self._num_heads = layer.num_heads
+        self._weight, self._bias = weight[order], bias[order]
+        self._turns_2LW = scale * position.turns(len(position.cosines_LW))  # those of the queries also divide, as ``_turns``
+
+    def __call__(self, states_BLD: Tensor) -> Tensor:
+        """Means [B, L, D] of the values, before the layer's output."""
+        projected_BLX = functional.linear(states_BLD, self._weight, self._bias)
+        split = projected_BLX.unflatten(2, (3, self._num_heads, -1)).permute(2, 0, 3, 1, 4)
+        heads_3BHLW = torch.empty(split.shape, device=split.device)
+        turns_2LW = self._turns_2LW[..., : states_BLD.shape[1], :]
+        torch.mul(as_pairs(split[:2].float()), turns_2LW, out=as_pairs(heads_3BHLW[:2]))
+        heads_3BHLW[2].copy_(split[2])
+        return _attended(heads_3BHLW.to(projected_BLX.dtype))
 
 
 def gather_event(states_BLD: Tensor, event_B: Tensor) -> Tensor:

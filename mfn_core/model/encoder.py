@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mfn_core.model.attention import SelfAttention, gather_event
+from mfn_core.model.attention import PairwiseAttention, SelfAttention, gather_event
 from mfn_core.model.dropout import ByteDropout
 from mfn_core.model.embedding import EventEmbedding
 from mfn_core.model.rotary import RotaryPosition
@@ -25,15 +25,16 @@ class TransformerLayer(nn.Module):
     def forward(self, states_BLD: Tensor, position: RotaryPosition) -> Tensor:
         """New states [B, L, D]."""
         states_BLD = self.dropout.added(states_BLD, self.attention(self.attention_norm(states_BLD), position))
-        return self.dropout.added(states_BLD, self._fed_forward(states_BLD))
+        return self.dropout.added(states_BLD, self.fed_forward(states_BLD))
 
     def of_event(self, states_BLD: Tensor, event_B: Tensor, position: RotaryPosition) -> Tensor:
         """The new state [B, D] of one event of each user, in evaluation."""
         assert not self.training, "nothing is dropped out here"
         state_BD = gather_event(states_BLD, event_B) + self.attention.of_event(self.attention_norm(states_BLD), event_B, position)
-        return state_BD + self._fed_forward(state_BD)
+        return state_BD + self.fed_forward(state_BD)
 
-    def _fed_forward(self, states: Tensor) -> Tensor:
+    def fed_forward(self, states: Tensor) -> Tensor:
+        """What the feed-forward network adds to the states [..., D]."""
         if torch.is_grad_enabled():
             return self.feed_forward(self.feed_forward_norm(states))
         widen, _, narrow = self.feed_forward
@@ -74,7 +75,11 @@ class ViewEncoder(nn.Module):
             Hidden states [B, L, D], each a function of its event and the earlier ones, and the view's
             representation [B, D]: the state of the latest event, zero where the history is empty.
         """
-        hidden_BLD = self.norm(self._encoded(self._embedded(ids_BL, categories_BL, times_BL)))
+        return self.read(self._encoded(self.embedded(ids_BL, categories_BL, times_BL)), lengths_B)
+
+    def read(self, states_BLD: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` returns, from the states behind the last layer."""
+        hidden_BLD = self.norm(states_BLD)
         latest_BD = gather_event(hidden_BLD, (lengths_B - 1).clamp(min=0))
         return hidden_BLD, latest_BD * (lengths_B > 0)[:, None]
 
@@ -86,7 +91,7 @@ class ViewEncoder(nn.Module):
         if not lengths_B.any():
             return self.norm.weight.new_zeros(len(lengths_B), len(self.norm.weight))
         *layers, last_layer = self.layers
-        hidden_BLD = self._embedded(ids_BL, categories_BL, times_BL)
+        hidden_BLD = self.embedded(ids_BL, categories_BL, times_BL)
         for layer in layers:
             hidden_BLD = layer(hidden_BLD, self.position)
         assert isinstance(last_layer, TransformerLayer)
@@ -101,12 +106,34 @@ class ViewEncoder(nn.Module):
             hidden_BLD = layer(hidden_BLD, self.position)
         return hidden_BLD
 
-    def _embedded(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor) -> Tensor:
+    def embedded(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor) -> Tensor:
+        """The states [B, L, D] before the first layer."""
         num_events = ids_BL.shape[1]
         assert num_events <= self.max_length, f"{num_events} events exceed the limit of {self.max_length}: truncate in the batch"
         hidden_BLD = self.embedding(ids_BL, categories_BL, times_BL)
         # The layers' states in the type of their products: half the memory to pass over, and no copies from type to type.
         return hidden_BLD.to(product_dtype(hidden_BLD))
+
+
+class SettledEncoder:
+    """What a ``ViewEncoder`` gives on a CPU, in evaluation and without gradients, by its projections as they are when this is made.
+
+    To put the projections of each layer into the order of ``PairwiseAttention`` takes as long as a third of a user's attention.
+    """
+
+    @torch.no_grad()
+    def __init__(self, encoder: ViewEncoder) -> None:
+        self._encoder = encoder
+        layers = [layer for layer in encoder.layers if isinstance(layer, TransformerLayer)]
+        self._layers = [(layer, PairwiseAttention(layer.attention, encoder.position)) for layer in layers]
+
+    def __call__(self, ids_BL: Tensor, categories_BL: Tensor, times_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``ViewEncoder.forward`` returns."""
+        hidden_BLD = self._encoder.embedded(ids_BL, categories_BL, times_BL)
+        for layer, attend in self._layers:
+            hidden_BLD = hidden_BLD + layer.attention.output(attend(layer.attention_norm(hidden_BLD)))
+            hidden_BLD = hidden_BLD + layer.fed_forward(hidden_BLD)
+        return self._encoder.read(hidden_BLD, lengths_B)
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:

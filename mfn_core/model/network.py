@@ -5,7 +5,7 @@ structure of the source's figure, where one gate and one representation serve al
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -19,7 +19,7 @@ from mfn_core.data.histories import Histories
 from mfn_core.model.affinity import CategoryAffinity
 from mfn_core.model.alignment import CategoryPooling
 from mfn_core.model.blend import ItemBlend
-from mfn_core.model.encoder import ViewEncoder, flat_events, gather_event
+from mfn_core.model.encoder import SettledEncoder, ViewEncoder, flat_events, gather_event
 from mfn_core.model.evidence import Evidence, gather_evidence
 from mfn_core.model.experts import Sizes
 from mfn_core.model.heads import CatalogueBias, NextItemQuery
@@ -33,6 +33,14 @@ from mfn_core.schema import PAD, UNKNOWN, View
 _FIRST_SHARES = (0.3, 0.1, 0.3)  # of the gains by direct successors, product and mixture, before any is fitted
 _COUNTED = ("successors.", "neighbours.", "blend.log_popularity_N")
 OF_LABELS = ("macro_pooling.", "micro_pooling.", "affinity.", "readers.")
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """Parts of a network by their weights as they are when this is made; see ``MacroMicroFusionNetwork.settled``."""
+
+    encoders: tuple[SettledEncoder, SettledEncoder] | tuple[ViewEncoder, ViewEncoder]
+    readers: JointReaders
 
 
 class MacroMicroFusionNetwork(nn.Module):
@@ -82,16 +90,16 @@ class MacroMicroFusionNetwork(nn.Module):
         # u: both views' representations, and what each label's reader made of them.
         self.user_width = 2 * width + len(self.readers) * NUM_MEMBERS * MEMBER_WIDTH
 
-    def forward(self, batch: Batch, readers: JointReaders | None = None) -> Outputs:
+    def forward(self, batch: Batch, settled: _Settled | None = None) -> Outputs:
         """Represents B users; see ``next_item_scores`` for the recommendation task.
 
         Args:
             batch: the users.
-            readers: what speaks for this network's readers, where their weights stay as they are; see ``settled``.
+            settled: what speaks for this network's parts, where their weights stay as they are; see the method of that name.
         """
-        encoded = self.encode(batch)
+        encoded = self.encode(batch) if settled is None else self._encoded(batch, *settled.encoders)
         inputs = reader_input(self.evidence(encoded, batch), self.affinity)
-        activity, *attributes = [reader(inputs) for reader in self.readers] if readers is None else readers(inputs)
+        activity, *attributes = [reader(inputs) for reader in self.readers] if settled is None else settled.readers(inputs)
         return Outputs(
             encoded=encoded,
             alignment_BGK=inputs.affinity_BGK * inputs.macro_share_BG[:, :, None] * inputs.micro_share_BK[:, None, :],
@@ -103,17 +111,14 @@ class MacroMicroFusionNetwork(nn.Module):
         )
 
     def settled(self) -> Callable[[Batch], Outputs]:
-        """The forward pass in evaluation, faster, by the readers' weights as they are now: for answers."""
-        return partial(self, readers=JointReaders(self.label_readers))
+        """The forward pass in evaluation, faster, by the weights as they are now: for answers."""
+        on_cpu = self.macro.norm.weight.is_cpu
+        encoders = (SettledEncoder(self.macro), SettledEncoder(self.micro)) if on_cpu else (self.macro, self.micro)
+        return partial(self, settled=_Settled(encoders, JointReaders(self.label_readers)))
 
     def encode(self, batch: Batch) -> Encoded:
         """Both views; a view that is left out is as empty."""
-        encoded = encode(self.macro, self.micro, self._seen(batch))
-        if "macro" not in self._views:
-            encoded = replace(encoded, macro_hidden_BLD=torch.zeros_like(encoded.macro_hidden_BLD))
-        if "micro" not in self._views:
-            encoded = replace(encoded, micro_hidden_BLD=torch.zeros_like(encoded.micro_hidden_BLD))
-        return encoded
+        return self._encoded(batch, self.macro, self.micro)
 
     def count(self, histories: Histories, held_out_B: NDArray[np.int8], *, may_return: bool) -> None:
         """Counts what follows what, and how often each item and app occurs, in the events that are not held out.
@@ -191,6 +196,14 @@ class MacroMicroFusionNetwork(nn.Module):
     def label_readers(self) -> list[LabelReader]:
         """Of activity, then of each attribute."""
         return [reader for reader in self.readers if isinstance(reader, LabelReader)]
+
+    def _encoded(self, batch: Batch, macro: ViewEncoder | SettledEncoder, micro: ViewEncoder | SettledEncoder) -> Encoded:
+        encoded = encode(macro, micro, self._seen(batch))
+        if "macro" not in self._views:
+            encoded = replace(encoded, macro_hidden_BLD=torch.zeros_like(encoded.macro_hidden_BLD))
+        if "micro" not in self._views:
+            encoded = replace(encoded, micro_hidden_BLD=torch.zeros_like(encoded.micro_hidden_BLD))
+        return encoded
 
     def _seen(self, batch: Batch) -> Batch:
         """The batch without the events of a view that is left out."""

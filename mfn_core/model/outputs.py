@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mfn_core.data.batch import Batch
-from mfn_core.model.encoder import ViewEncoder
+from mfn_core.model.encoder import SettledEncoder, ViewEncoder
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Outputs:
     attribute_logits: list[Tensor]  # [B, classes] each, in the order of the attributes
 
 
-def encode(macro: ViewEncoder, micro: ViewEncoder, batch: Batch) -> Encoded:
+def encode(macro: ViewEncoder | SettledEncoder, micro: ViewEncoder | SettledEncoder, batch: Batch) -> Encoded:
     """Both views of a batch."""
     macro_hidden_BLD, user_macro_BD = macro(batch.macro_ids_BL, batch.macro_categories_BL, batch.macro_times_BL, batch.macro_lengths_B)
     micro_hidden_BLD, user_micro_BD = micro(batch.micro_ids_BL, batch.micro_categories_BL, batch.micro_times_BL, batch.micro_lengths_B)

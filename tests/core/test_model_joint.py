@@ -1,5 +1,7 @@
 """All readers as one: what they say of every label is what each says alone."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import nn
@@ -52,6 +54,25 @@ def test_a_settled_network_answers_by_the_weights_it_had() -> None:
     for tensor in network.readers.parameters():
         tensor.add_(1)
     assert torch.equal(settled(batch).activity_logits_B, before)
+
+
+@torch.no_grad()
+def test_a_settled_network_encodes_as_the_network_does() -> None:
+    network, batch = taught(), batch_of(*EVERYBODY)
+    encoded, settled = network.encode(batch), network.settled()(batch).encoded
+    for field in fields(encoded):
+        assert torch.equal(getattr(settled, field.name), getattr(encoded, field.name)), field.name
+
+
+@pytest.mark.parametrize("view", ["macro", "micro"])
+@torch.no_grad()
+def test_an_encoder_settles_its_projections_once(view: str) -> None:
+    network, batch = taught(), batch_of(ANNA, BORIS)
+    settled, name = network.settled(), f"user_{view}_BD"
+    before = getattr(settled(batch).encoded, name)
+    network.get_parameter(f"{view}.layers.0.attention.queries_keys_values.weight").zero_()
+    assert torch.equal(getattr(settled(batch).encoded, name), before)
+    assert not torch.equal(getattr(network.encode(batch), name), before)
 
 
 def test_the_readers_are_left_as_they_were() -> None:
