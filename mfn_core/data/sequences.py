@@ -4,7 +4,8 @@ Within a user, events are ordered by (event_time, seq_no, id, category) at the f
 whole seconds: an app event of the same second as an item event is not before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.errors import SchemaError
-from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, LOGS, SEQ_NO, USER_ID, LogSchema, View
+from mfn_core.schema import APP_LOGS, EVENT_TIME, ITEM_LOGS, SEQ_NO, USER_ID, LogSchema, View
 
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 _MICROSECONDS = 1_000_000
+_MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST_EPOCH = 100_000_000_000  # seconds, the year 5138; milliseconds sent by mistake lie beyond
 
@@ -46,9 +48,9 @@ def build_histories(
         is_sorted: the rows are those of ``user_ids`` only, grouped by user in that order, each user's in the order of a history.
     """
     users = pa.array(user_ids, pa.string())
-    macro = _view_histories(macro_events, APP_LOGS, users, vocabularies.macro_id, vocabularies.macro_category, is_sorted=is_sorted)
-    micro = _view_histories(micro_events, ITEM_LOGS, users, vocabularies.micro_id, vocabularies.micro_category, is_sorted=is_sorted)
-    return Histories(np.asarray(users.to_pylist(), dtype=object), macro, micro, count_macro_before(macro, micro))
+    macro = _table_events(macro_events, APP_LOGS, users, vocabularies.macro_id, vocabularies.macro_category)
+    micro = _table_events(micro_events, ITEM_LOGS, users, vocabularies.micro_id, vocabularies.micro_category)
+    return _histories(macro, micro, users.to_pylist(), is_sorted=is_sorted)
 
 
 def count_macro_before(macro: ViewHistories, micro: ViewHistories) -> NDArray[np.int32]:
@@ -76,14 +78,12 @@ def raw_histories(frame: pd.DataFrame, vocabularies: Vocabularies) -> Histories:
     """
     if USER_ID not in frame.columns:
         raise SchemaError(f"the request has no column {USER_ID!r}; it has {', '.join(map(str, frame.columns)) or 'none'}")
-    # Row numbers stand in for user ids, so that a user asked for twice gets two answers.
-    numbers = [str(number) for number in range(len(frame))]
     names = [str(user_id) for user_id in frame[USER_ID].tolist()]
     for name in names:
         _check_unicode(name, USER_ID)
-    events = {view: _raw_events(frame, LOGS[view], numbers, names) for view in LOGS}
-    histories = build_histories(events["macro"], events["micro"], numbers, vocabularies)
-    return Histories(np.asarray(names, dtype=object), histories.macro, histories.micro, histories.macro_before)
+    macro = _raw_events(frame, "macro", names, vocabularies.macro_id, vocabularies.macro_category)
+    micro = _raw_events(frame, "micro", names, vocabularies.micro_id, vocabularies.micro_category)
+    return _histories(macro, micro, names, is_sorted=False)
 
 
 def raw_columns(view: View) -> dict[str, str]:
@@ -91,38 +91,50 @@ def raw_columns(view: View) -> dict[str, str]:
     return {part: f"{view}_{part}" for part in ("ids", "categories", "times")}
 
 
-def _view_histories(
-    events: pa.Table | None, log: LogSchema, users: pa.Array, ids: Vocabulary, categories: Vocabulary, *, is_sorted: bool
-) -> ViewHistories:
-    if events is None or len(events) == 0:
-        return ViewHistories(np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))
-    rows, times = _rows_of(events[USER_ID], users), _microseconds(events[EVENT_TIME])
-    id_codes, category_codes = ids.encode(events[log.id]), categories.encode(events[log.category])
+@dataclass(frozen=True)
+class _Events:
+    """One view's events in the order they came: what both logs and requests are told to the builder by."""
+
+    rows: Ints  # of the user; -1 for users that are not asked for
+    times: Ints  # microseconds UTC
+    ids: NDArray[np.int32]  # internal, and so the categories
+    categories: NDArray[np.int32]
+    ties: Callable[[Ints], tuple[Ints, ...]]  # what orders those of one user and time, by their places; the last key decides first
+
+
+def _histories(macro: _Events | None, micro: _Events | None, names: Sequence[str], *, is_sorted: bool) -> Histories:
+    macro_view = _view_histories(macro, len(names), is_sorted=is_sorted)
+    micro_view = _view_histories(micro, len(names), is_sorted=is_sorted)
+    return Histories(np.asarray(names, dtype=object), macro_view, micro_view, count_macro_before(macro_view, micro_view))
+
+
+def _view_histories(events: _Events | None, num_users: int, *, is_sorted: bool) -> ViewHistories:
+    if events is None or len(events.rows) == 0:
+        return ViewHistories(np.zeros(num_users + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))
     if is_sorted:
-        _check_sorted(log, rows, times)
-        order = np.arange(len(rows))
+        _check_sorted(events)
+        order = np.arange(len(events.rows))
     else:
-        order = _order(events, log, rows, times)
+        order = _order(events)
     return ViewHistories(
-        offsets=np.append(0, np.cumsum(np.bincount(rows[order], minlength=len(users)))).astype(np.int64),
-        ids=id_codes[order],
-        categories=category_codes[order],
-        times=times[order] // _MICROSECONDS,
+        offsets=np.append(0, np.cumsum(np.bincount(events.rows[order], minlength=num_users))).astype(np.int64),
+        ids=events.ids[order],
+        categories=events.categories[order],
+        times=events.times[order] // _MICROSECONDS,
     )
 
 
-def _check_sorted(log: LogSchema, rows: Ints, times: Ints) -> None:
-    steps = np.diff(rows)
-    assert (rows >= 0).all(), f"{log.dataset} has rows of other users"
-    assert (steps >= 0).all(), f"{log.dataset} is not grouped by user"
-    assert (np.diff(times)[steps == 0] >= 0).all(), f"{log.dataset} is not sorted by time"
+def _check_sorted(events: _Events) -> None:
+    steps = np.diff(events.rows)
+    assert (events.rows >= 0).all(), "there are events of other users"
+    assert (steps >= 0).all(), "events are not grouped by user"
+    assert (np.diff(events.times)[steps == 0] >= 0).all(), "events are not sorted by time"
 
 
-def _order(events: pa.Table, log: LogSchema, rows: Ints, times: Ints) -> Ints:
+def _order(events: _Events) -> Ints:
     """Events of known users, in the order of histories: by the row of the user first."""
-    members = np.flatnonzero(rows >= 0)
-    if len(members) < len(rows):
-        return members[_order(events.take(pa.array(members)), log, rows[members], times[members])]
+    members = np.flatnonzero(events.rows >= 0)
+    rows, times = events.rows[members], events.times[members]
     # Events that come by time already, as days do that are read one after the other, are only put to their users: that takes a pass
     # over numbers of 16 bits.
     order = np.argsort(rows.astype(np.min_scalar_type(int(rows.max(initial=0)))), kind="stable")
@@ -134,11 +146,9 @@ def _order(events: pa.Table, log: LogSchema, rows: Ints, times: Ints) -> Ints:
     is_equal = is_same_user & (np.diff(ordered_times) == 0)
     tied = np.flatnonzero(np.append(is_equal, False) | np.append(False, is_equal))
     if len(tied):
-        # Category last: rows that differ in nothing else still come in the same order on every run.
-        equal = events.take(pa.array(order[tied]))
-        finer = (_ranks(equal[log.category]), _ranks(equal[log.id]), equal[SEQ_NO].to_numpy())
+        finer = events.ties(members[order[tied]])
         order[tied] = order[tied][np.lexsort((*finer, ordered_times[tied], ordered_rows[tied]))]
-    return order
+    return members[order]
 
 
 def _by_user_and_time(rows: Ints, times: Ints) -> Ints:
@@ -148,6 +158,20 @@ def _by_user_and_time(rows: Ints, times: Ints) -> Ints:
     if span * (int(rows.max()) + 1) >= 2**63:
         return np.lexsort((times, rows))
     return np.argsort(rows * span + (times - first))
+
+
+def _table_events(events: pa.Table | None, log: LogSchema, users: pa.Array, ids: Vocabulary, categories: Vocabulary) -> _Events | None:
+    """Those of a curated log."""
+    if events is None:
+        return None
+
+    def ties(places: Ints) -> tuple[Ints, ...]:
+        # Category last: rows that differ in nothing else still come in the same order on every run.
+        equal = events.take(pa.array(places))
+        return _ranks(equal[log.category]), _ranks(equal[log.id]), equal[SEQ_NO].to_numpy()
+
+    rows, times = _rows_of(events[USER_ID], users), _microseconds(events[EVENT_TIME])
+    return _Events(rows, times, ids.encode(events[log.id]), categories.encode(events[log.category]), ties)
 
 
 def _rows_of(user_ids: pa.ChunkedArray, users: pa.Array) -> Ints:
@@ -180,9 +204,9 @@ def _users_of(offsets: Ints) -> Ints:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
-def _raw_events(frame: pd.DataFrame, log: LogSchema, numbers: list[str], names: list[str]) -> pa.Table | None:
-    """The lists of one view as rows of its curated log; None where the request has no such view."""
-    columns = raw_columns(log.view)
+def _raw_events(frame: pd.DataFrame, view: View, names: list[str], ids: Vocabulary, categories: Vocabulary) -> _Events | None:
+    """Those of one view's lists; None where the request has no such view. A user who is asked for twice has two rows."""
+    columns = raw_columns(view)
     missing = [column for column in columns.values() if column not in frame.columns]
     if len(missing) == len(columns):
         return None
@@ -195,14 +219,12 @@ def _raw_events(frame: pd.DataFrame, log: LogSchema, numbers: list[str], names: 
     lengths = _common_lengths(lists, columns, names)
     flat = {part: [value for values in lists[part] for value in values] for part in lists}
     owners = np.repeat(np.arange(len(names)), lengths)
-    return pa.table(
-        {
-            USER_ID: pa.DictionaryArray.from_arrays(pa.array(owners, pa.int32()), pa.array(numbers, pa.string())),
-            log.id: pa.array(_strings(flat["ids"], columns["ids"], owners, names), pa.string()),
-            log.category: pa.array(_strings(flat["categories"], columns["categories"], owners, names), pa.string()),
-            EVENT_TIME: pa.array(_raw_microseconds(flat["times"], columns["times"], owners, names), pa.int64()).cast(TIME_TYPE),
-            SEQ_NO: pa.array(np.arange(len(owners)), pa.int64()),
-        }
+    return _Events(
+        owners,
+        _raw_microseconds(flat["times"], columns["times"], owners, names),
+        ids.encode_texts(_strings(flat["ids"], columns["ids"], owners, names)),
+        categories.encode_texts(_strings(flat["categories"], columns["categories"], owners, names)),
+        ties=lambda places: (places,),  # as they stand in the list
     )
 
 
@@ -229,8 +251,11 @@ def _strings(values: list[Any], column: str, owners: Ints, names: list[str]) -> 
         if not isinstance(value, (str, int, np.integer)) or isinstance(value, bool):
             raise SchemaError(f"{column} of user {names[owners[position]]!r} holds {value!r} ({type(value).__name__}); send strings")
     texts = [str(value) for value in values]
-    for text, owner in zip(texts, owners, strict=True):
-        _check_unicode(text, f"{column} of user {names[owner]!r}")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:  # in which?
+        for text, owner in zip(texts, owners, strict=True):
+            _check_unicode(text, f"{column} of user {names[owner]!r}")
     return texts
 
 
@@ -256,7 +281,7 @@ def _raw_microseconds(values: list[Any], column: str, owners: Ints, names: list[
 
 
 def _to_microseconds(value: Any) -> int:
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+    if not isinstance(value, (str, bool)) and isinstance(value, (int, float, np.integer, np.floating)):
         if abs(value) > _LARGEST_EPOCH:
             raise ValueError(f"beyond {_LARGEST_EPOCH} seconds; milliseconds?")
         return round(value * _MICROSECONDS)
@@ -265,4 +290,4 @@ def _to_microseconds(value: Any) -> int:
         raise ValueError(f"{type(value).__name__} is no time")
     if moment.tzinfo is None:
         raise ValueError("no time zone")
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - _EPOCH) // _MICROSECOND

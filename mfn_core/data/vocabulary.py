@@ -4,6 +4,7 @@ PAD is 0, UNKNOWN is 1, known tokens follow from ``FIRST_KNOWN`` in the order (m
 fitted on training events only: a held-out event or one at or after the cut leaves no trace in it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -55,9 +56,13 @@ class Vocabulary:
         if pa.types.is_dictionary(values.type):
             return self._encode_dictionary(values)
         if len(values) < _FEW:
-            return np.fromiter((self._index.get(value, UNKNOWN) for value in values.to_pylist()), np.int32, len(values))
+            return self._looked_up(values.to_pylist())
         found = pc.index_in(values.cast(self.tokens.type), value_set=self.tokens)
         return pc.add(pc.fill_null(found, UNKNOWN - FIRST_KNOWN), FIRST_KNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+
+    def encode_texts(self, texts: list[str]) -> NDArray[np.int32]:
+        """Internal ids of external ids in a list."""
+        return self._looked_up(texts) if len(texts) < _FEW else self.encode(pa.array(texts, pa.string()))
 
     def decode(self, ids: NDArray[np.integer]) -> NDArray[np.object_]:
         """External ids of internal ids, in the same shape; PAD and UNKNOWN by their token names."""
@@ -91,12 +96,15 @@ class Vocabulary:
         return cls(tokens, counts)
 
     @cached_property
-    def _index(self) -> dict[str, int]:
+    def _index(self) -> dict[str | None, int]:
         return {token: position for position, token in enumerate(self.tokens.to_pylist(), start=FIRST_KNOWN)}
 
     @cached_property
     def _names(self) -> NDArray[np.object_]:
         return np.array([PAD_TOKEN, UNKNOWN_TOKEN, *self.tokens.to_pylist()], dtype=object)
+
+    def _looked_up(self, texts: Sequence[str | None]) -> NDArray[np.int32]:
+        return np.fromiter((self._index.get(text, UNKNOWN) for text in texts), np.int32, len(texts))
 
     def _encode_dictionary(self, values: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]

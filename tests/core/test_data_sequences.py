@@ -144,6 +144,31 @@ def test_events_of_equal_time_keep_the_order_of_the_list(vocabularies: Vocabular
     assert raw_histories(request, vocabularies).micro.ids.tolist() == [4, 2]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_request_and_a_log_of_the_same_events_are_the_same_histories(vocabularies: Vocabularies, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    users = ["ann", "bob", "cai"]
+    columns, logs = {"user_id": users}, []
+    for view, log, ids, categories in (
+        ("macro", app_log, ["mail", "chat", "game"], ["work", "fun"]),
+        ("micro", item_log, ["i1", "i2", "i9"], ["news", "film"]),
+    ):
+        lists = [
+            [(generator.choice(ids), generator.choice(categories), f"2026-03-04T12:00:0{generator.integers(5)}") for _ in range(length)]
+            for length in generator.integers(0, 9, len(users))
+        ]
+        events = [(user, *event) for user, listed in zip(users, lists, strict=True) for event in listed]
+        logs.append(log(events, seq_no=list(range(len(events)))))
+        for place, part in enumerate(("ids", "categories", "times")):
+            end = "Z" if part == "times" else ""
+            columns[f"{view}_{part}"] = [[f"{event[place]}{end}" for event in listed] for listed in lists]
+    asked, logged = raw_histories(pd.DataFrame(columns), vocabularies), build_histories(*logs, users, vocabularies)
+    for ours, theirs in ((asked.macro, logged.macro), (asked.micro, logged.micro)):
+        for name in ("offsets", "ids", "categories", "times"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), strict=True)
+    np.testing.assert_array_equal(asked.macro_before, logged.macro_before, strict=True)
+
+
 @pytest.mark.parametrize(
     "time",
     [
