@@ -6,7 +6,9 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mfn_core.data.sequences import raw_columns, raw_histories
 from mfn_core.errors import ConfigError
@@ -64,11 +66,11 @@ def answer(
     activity = [None] * len(said) if said.activity_B is None else said.activity_B.tolist()
     columns = {
         USER_ID: said.user_ids.tolist(),
-        "embedding": said.embedding_BD.tolist(),
+        "embedding": _cells(said.embedding_BD.tolist()),
         "activity_probability": activity,
-        "attribute_probabilities": _attribute_rows(said),
-        "top_items": [items.tolist() for items in said.top_items],
-        "top_scores": [scores.tolist() for scores in said.top_scores],
+        "attribute_probabilities": _cells(_attribute_rows(said)),
+        "top_items": _cells([items.tolist() for items in said.top_items]),
+        "top_scores": _cells([scores.tolist() for scores in said.top_scores]),
         **{name: [value] * len(said) for name, value in facts.items()},
     }
     return pd.DataFrame(columns)
@@ -86,6 +88,11 @@ def _attribute_rows(said: Predictions) -> list[dict[str, dict[str, float]]]:
         for row, probabilities in zip(rows, probability_BC.tolist(), strict=True):
             row[name] = dict(zip(said.attribute_classes[name], probabilities, strict=True))
     return rows
+
+
+def _cells(values: list[Any]) -> NDArray[np.object_]:
+    """Lists or mappings as the cells of a column: pandas takes an array of them as it is, and searches through a list of them."""
+    return np.fromiter(values, object, len(values))
 
 
 def _seconds(as_of: str | None) -> int:
