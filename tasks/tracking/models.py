@@ -115,12 +115,14 @@ def _log_pyfunc(fingerprint: str, bundle: Path) -> str:
 def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, Map
+    from mlflow.types.schema import AnyType, Array, Map
 
     from mfn_core.inference.serving import DEFAULT_TOP_K, REQUEST_LISTS
     from mfn_core.schema import USER_ID
 
     strings = Array(DataType.string)
+    # Of whatever kind: as strings MLflow would let a null among them pass as "n" or "nan", and refuse times in seconds.
+    events = Array(AnyType())
     outputs: Sequence[ColSpec] = [
         ColSpec(DataType.string, USER_ID),
         ColSpec(Array(DataType.double), "embedding"),
@@ -131,7 +133,7 @@ def _signature() -> Any:
         ColSpec(DataType.string, "model_version", required=False),
     ]
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, USER_ID), *(ColSpec(strings, name, required=False) for name in REQUEST_LISTS)]),
+        inputs=Schema([ColSpec(DataType.string, USER_ID), *(ColSpec(events, name, required=False) for name in REQUEST_LISTS)]),
         outputs=Schema(list(outputs)),
         params=ParamSchema([ParamSpec("top_k", DataType.long, DEFAULT_TOP_K), ParamSpec("as_of", DataType.string, "")]),
     )

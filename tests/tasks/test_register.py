@@ -245,6 +245,18 @@ def test_a_bad_request_is_told_what_is_wrong(registry, inputs):
     model = load_model(registry, "models:/mfn@candidate")
     with pytest.raises(MlflowException, match="as_of='yesterday' is no ISO-8601 time"):
         model.predict(example_request(), params={"as_of": "yesterday"})
+    with pytest.raises(MlflowException, match="micro_ids of user 'u1' holds None"):
+        model.predict(example_request().assign(micro_ids=[["item-7", None], []]))
+    with pytest.raises(MlflowException, match="Expected data to be list or numpy array, got str"):
+        model.predict(example_request().assign(micro_ids="item-7"))
+
+
+def test_a_request_may_tell_times_in_seconds(registry, inputs):
+    register(registry, CONFIG, *inputs, [], PASSED)
+    model = load_model(registry, "models:/mfn@candidate")
+    in_seconds = example_request().assign(micro_times=[[1772654475, 1772783159.0], []])
+    first, second = (model.predict(request)["embedding"][0] for request in (example_request(), in_seconds))
+    assert first == second
 
 
 def test_the_model_is_served_without_the_repository_and_without_pickle(registry, inputs, tmp_path):
