@@ -30,8 +30,8 @@ from benchmarks.record import Timed, call, in_process, interleaved, write
 from benchmarks.rounds import of_eval, typical
 from benchmarks.synthetic import Size, write_dataset
 from mfn_core.config import NetworkConfig
-from mfn_core.data.batching import HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.held_out import HELD_OUT_EVENTS
 from mfn_core.schema import EVENT_TIME, SEQ_NO, USER_ID
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -68,8 +68,8 @@ def measure(folder: str, threads: int, steps: int) -> dict[str, float]:
 
     from benchmarks.stepping import SteppedLearner, seconds_per_user
     from mfn_core.config import NetworkConfig, TrainingConfig
-    from mfn_core.data.batching import HELD_OUT_EVENTS
     from mfn_core.data.dataset import Dataset
+    from mfn_core.data.held_out import HELD_OUT_EVENTS
     from mfn_core.inference.predictor import Predictor
     from mfn_core.model.bundle import Bundle
     from mfn_core.training.lessons import digest

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from mfn_core.config import DatasetConfig
 from mfn_core.data import fitting, window
 from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
-from mfn_core.data.batching import HELD_OUT_EVENTS
 from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shard_path, write_facts, write_shard
+from mfn_core.data.held_out import HELD_OUT_EVENTS
 from mfn_core.data.leaks import prove_no_leak
 from mfn_core.data.sequences import build_histories
 from mfn_core.data.splits import split_codes, user_hashes

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.held_out import HELD_OUT_EVENTS
 from mfn_core.errors import ConfigError, InsufficientDataError
 
 

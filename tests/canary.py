@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mfn_core.data.batching import HELD_OUT_EVENTS
+from mfn_core.data.held_out import HELD_OUT_EVENTS
 
 CUT = date(2026, 6, 22)
 HORIZON_DAYS = 7

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mfn_core.data.batching import held_out_events
 from mfn_core.data.dataset import Dataset, DatasetFacts, Shard, shard_path, write_facts, write_shard
+from mfn_core.data.held_out import held_out_events
 from mfn_core.data.sequences import TIME_TYPE, build_histories
 from mfn_core.data.splits import split_codes
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary

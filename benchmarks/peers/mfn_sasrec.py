@@ -25,8 +25,8 @@ def main(options: argparse.Namespace) -> None:
 
     from benchmarks.peers.metered_learner import MeteredLearner
     from mfn_core.config import NetworkConfig, TrainingConfig
-    from mfn_core.data.batching import HELD_OUT_EVENTS
     from mfn_core.data.dataset import Dataset
+    from mfn_core.data.held_out import HELD_OUT_EVENTS
 
     torch.set_num_threads(options.threads)
     meter = Meter(options.seconds)

@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS
 from mfn_core.evaluation.baselines import popularity_ranks
 from mfn_core.evaluation.scores import recommendation_scores
 from mfn_core.model import ranking

@@ -11,8 +11,7 @@ full       all                                all                            non
 ========== ================================== ============================== ==========================
 """
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -22,24 +21,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from mfn_core.data.batch import Batch
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.schema import PAD, UNKNOWN
 
 Prefix = Literal["train", "validation", "test", "full"]
 
 MAX_COUNTED = 10_000  # latest events of a user in either view: a robot's millions would be padding for the others of its batch
-HELD_OUT_EVENTS = 2  # per user: the last micro event is the test target, the one before the validation target
 _BATCHES_PER_BUCKET = 32
 _LENGTH_STEP = 8  # padded lengths are multiples: on a CPU every new shape of a matrix product has to be compiled, and stays in memory
-# Micro events at the end of a history that are no input where a held-out one is ranked; the first of them is the target.
-DROPPED: Mapping[Literal["validation", "test"], int] = MappingProxyType({"validation": 2, "test": 1})
 
 Ints = NDArray[np.int64]
-
-
-def held_out_events(micro_lengths_B: Ints) -> NDArray[np.int8]:
-    """Micro events held out per user: 2, or 0 where that would leave no input."""
-    return np.where(micro_lengths_B > HELD_OUT_EVENTS, HELD_OUT_EVENTS, 0).astype(np.int8)
 
 
 def collate(

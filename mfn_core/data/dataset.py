@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, held_out_events
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS, held_out_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.errors import ArtifactError, ConfigError

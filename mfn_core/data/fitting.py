@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import held_out_events
+from mfn_core.data.held_out import held_out_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
 from mfn_core.schema import FIRST_KNOWN, PAD, UNKNOWN

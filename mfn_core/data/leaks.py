@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import MISSING, Shard
+from mfn_core.data.held_out import DROPPED
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window

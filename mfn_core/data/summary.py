@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, held_out_events
 from mfn_core.data.dataset import MISSING, Shard
 from mfn_core.data.fitting import training_events
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS, held_out_events
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.data.leaks import closest_inputs
 from mfn_core.data.window import Window

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS
 from mfn_core.errors import ConfigError, InsufficientDataError
 from mfn_core.evaluation.baselines import base_rate, class_shares, popularity_ranks
 from mfn_core.evaluation.bootstrap import Figures, Interval, intervals, reflected

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.held_out import DROPPED
 from mfn_core.data.vocabulary import Vocabulary
 from mfn_core.evaluation.evaluator import by_label, figures_of, measure
 from mfn_core.schema import FIRST_KNOWN, UNKNOWN, USER_ID, DownstreamTask

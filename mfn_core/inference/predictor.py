@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mfn_core.data.batch import Batch
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, Prefix, batches, collate
+from mfn_core.data.batching import Prefix, batches, collate
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.histories import Histories, ViewHistories
 from mfn_core.model.builder import Network
 from mfn_core.model.bundle import Bundle, load_bundle

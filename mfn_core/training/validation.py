@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mfn_core.config import NetworkConfig, TrainingConfig
 from mfn_core.data.batch import Batch
-from mfn_core.data.batching import DROPPED, HELD_OUT_EVENTS, batches, collate
+from mfn_core.data.batching import batches, collate
 from mfn_core.data.dataset import Dataset
+from mfn_core.data.held_out import DROPPED, HELD_OUT_EVENTS
 from mfn_core.data.histories import Histories
 from mfn_core.metrics import auc, multiclass_metrics, ranking_metrics
 from mfn_core.model.builder import Network

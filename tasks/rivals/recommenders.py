@@ -13,9 +13,9 @@ import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mfn_core.data.batching import DROPPED
 from mfn_core.data.dataset import Dataset
 from mfn_core.data.fitting import training_events
+from mfn_core.data.held_out import DROPPED
 from mfn_core.data.histories import ViewHistories
 from mfn_core.evaluation.baselines import popularity_ranks
 from mfn_core.evaluation.comparison import DECISIVE

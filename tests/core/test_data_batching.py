@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mfn_core.data import batching
 from mfn_core.data.batch import Batch
-from mfn_core.data.batching import batches, collate, held_out_events
+from mfn_core.data.batching import batches, collate
+from mfn_core.data.held_out import held_out_events
 from mfn_core.data.histories import Histories
 from mfn_core.data.sequences import build_histories
 from mfn_core.data.vocabulary import Vocabularies, Vocabulary
