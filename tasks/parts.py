@@ -60,5 +60,7 @@ def _bounds(batch: pa.RecordBatch, keys: Sequence[str]) -> list[int]:
     differs = np.zeros(batch.num_rows - 1, bool)
     for name in keys:
         column = batch[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.indices  # Arrow would write out every string to compare it
         differs |= pc.not_equal(column.slice(1), column.slice(0, batch.num_rows - 1)).to_numpy(zero_copy_only=False)
     return [0, *(np.flatnonzero(differs) + 1).tolist(), batch.num_rows]
