@@ -99,7 +99,7 @@ def _first_load_days(
     footers = ingest_sources.checked_footers(settings, log, [source])
     with engine.connect(settings) as connection, raw.corrupt_files_named(source.uris):
         groups = log_rows.raw_rows(connection, log, receipt.column_mapping(settings, log), [source], footers)
-        judged = [log_rows.with_verdict(group.typed, log, now, settings.earliest_day, settings.late_rows) for group in groups]
+        judged = [log_rows.with_verdict(group.traced, log, now, settings.earliest_day, settings.late_rows) for group in groups]
         days = log_rows.rows_by_day(judged)
     if not days:
         raise SchemaError(

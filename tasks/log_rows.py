@@ -27,7 +27,8 @@ class RawRows:
     """The rows of files of one schema: whole, and typed by the contract."""
 
     whole: Table
-    typed: Table
+    typed: Table  # with their file
+    traced: Table  # with their source and its day too, which take a join
     columns: frozenset[str]  # contract columns that the files have
     sources: tuple[str, ...]  # of every file, by its number
 
@@ -41,10 +42,11 @@ def raw_rows(
     for group in group_by_schema(footers):
         uris = [footer.uri for footer in group]
         whole = engine.read_parquet(connection, uris, with_origin=True)
-        origins = _origins([(uri, source_of[uri].name, source_of[uri].day) for uri in uris])
+        typed = _typed(whole, log, mapping)
+        traced = typed.join(_origins([(uri, source_of[uri].name, source_of[uri].day) for uri in uris]), engine.FILE)
         columns = frozenset(name for name in curated.schema(log).names if mapping.get(name, name) in group[0].schema.names)
         names = tuple(source_of[uri].name for uri in uris)
-        found.append(RawRows(whole, _typed(whole, log, mapping).join(origins, engine.FILE), columns, names))
+        found.append(RawRows(whole, typed, traced, columns, names))
     return found
 
 

@@ -49,12 +49,13 @@ class Request:
         loads = [self._judged(group) for group in groups if FIRST_LOAD in group.sources]
         return log_rows.reach_of_first_load(loads) if loads else None
 
-    def verdict(self, group: RawRows, reach: Days | None) -> Table:
-        """The rows of the request's days, each with its day or the reason to reject it."""
-        return log_rows.in_range(self._judged(group), reach, *self.span)
+    def verdict(self, group: RawRows, reach: Days | None, *, is_traced: bool = True) -> Table:
+        """The rows of the request's days, each with its day or the reason to reject it; by ``is_traced`` with its source too."""
+        return log_rows.in_range(self._judged(group, is_traced=is_traced or reach is not None), reach, *self.span)
 
-    def _judged(self, group: RawRows) -> Table:
-        return log_rows.with_verdict(group.typed, self.log, self.now, self.settings.earliest_day, self.settings.late_rows)
+    def _judged(self, group: RawRows, *, is_traced: bool = True) -> Table:
+        rows = group.traced if is_traced or self.settings.late_rows == "quarantine" else group.typed
+        return log_rows.with_verdict(rows, self.log, self.now, self.settings.earliest_day, self.settings.late_rows)
 
 
 def write_judged(
@@ -92,7 +93,7 @@ def _by_numbers(request: Request, raw_rows: Sequence[RawRows], reach: Days | Non
     names = sorted({name for each in raw_rows for name in each.sources})
     tables: list[pa.Table] = []
     for each in raw_rows:
-        rows = log_rows.judged(request.verdict(each, reach), log, columns).to_pyarrow()
+        rows = log_rows.judged(request.verdict(each, reach, is_traced=False), log, columns).to_pyarrow()
         number_of_file = np.array([names.index(name) for name in each.sources], np.int32)
         source = pa.DictionaryArray.from_arrays(number_of_file[rows[engine.FILE].to_numpy()], pa.array(names))
         tables.append(rows.drop_columns([engine.FILE]).append_column(log_rows.SOURCE, source))
