@@ -21,7 +21,7 @@ from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shar
 from mfn_core.data.held_out import HELD_OUT_EVENTS
 from mfn_core.data.leaks import prove_no_leak
 from mfn_core.data.sequences import build_histories
-from mfn_core.data.splits import split_codes, user_hashes
+from mfn_core.data.splits import codes_of_hashes, user_hashes
 from mfn_core.data.summary import Summary, summarize
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import Window
@@ -177,9 +177,10 @@ def _population(events: Events, chosen: Window, users: pa.Table | None, config: 
             f"{len(user_ids)} users have an event before the cut {_iso(chosen.cut)}, min_users={config.min_users}; "
             "ingest more days or users, choose a later cut, or lower min_users"
         )
-    shard_of = (user_hashes(user_ids, config.split_seed) % np.uint64(config.num_shards)).astype(np.int64)
-    user_ids = user_ids[np.argsort(shard_of, kind="stable")]
-    split_B = split_codes(user_ids, config.split_seed)
+    hashes = user_hashes(user_ids, config.split_seed)
+    shard_of = (hashes % np.uint64(config.num_shards)).astype(np.int64)
+    by_shard = np.argsort(shard_of, kind="stable")
+    user_ids, split_B = user_ids[by_shard], codes_of_hashes(hashes[by_shard])
     for code, split in enumerate(SPLITS):
         if not (split_B == code).any():
             raise InsufficientDataError(

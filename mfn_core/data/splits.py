@@ -23,5 +23,10 @@ def user_hashes(user_ids: Iterable[str], seed: int) -> NDArray[np.uint64]:
 
 def split_codes(user_ids: Iterable[str], seed: int) -> NDArray[np.int8]:
     """Position in ``schema.SPLITS`` of every user: 0 train, 1 validation, 2 test."""
-    uniform = user_hashes(user_ids, seed) / 2.0**64
+    return codes_of_hashes(user_hashes(user_ids, seed))
+
+
+def codes_of_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
+    """``split_codes`` of users whose ``user_hashes`` are at hand."""
+    uniform = hashes / 2.0**64
     return np.digitize(uniform, [_TRAIN_BELOW, _VALIDATION_BELOW]).astype(np.int8)
