@@ -19,7 +19,7 @@ from mfn_core.data import fitting, window
 from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
 from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shard_path, write_facts, write_shard
 from mfn_core.data.held_out import HELD_OUT_EVENTS
-from mfn_core.data.leaks import prove_no_leak
+from mfn_core.data.leaks import CheckedShard, LeakProof, check_shard, prove_no_leak
 from mfn_core.data.sequences import build_histories
 from mfn_core.data.splits import codes_of_hashes, user_hashes
 from mfn_core.data.summary import Summary, summarize
@@ -97,8 +97,7 @@ def _build(settings: Settings, config: DatasetConfig, planned: Mapping[str, Any]
         facts = _facts(chosen, population, events, user_table, config)
         _log.info("%d users with an event before the cut %s", len(population.user_ids), _iso(chosen.cut))
         vocabularies = _write_shards(settings, partitions, population, facts, config.min_count, folder)
-        proof = prove_no_leak(lambda: _shards(folder, facts), chosen, vocabularies)
-        summary = summarize(_shards(folder, facts), chosen)
+        proof, summary = _read_again(settings, folder, facts, chosen, vocabularies)
         facts = _with_recommendation_checked(facts, summary)
         write_facts(folder, facts, vocabularies)
         verdict = _audit(settings, summary, config, fingerprint, mask_seen=mask_seen)
@@ -252,7 +251,7 @@ def _write_shards(
         coded = CodedEvents.write(partitions, population.user_ids, population.shard_starts, facts.cut, drafts)
         draft = coded.draft_vocabularies()
 
-        def write_draft(numbered: tuple[int, slice]) -> None:
+        def write_draft(numbered: tuple[int, slice]) -> fitting.Counts:
             number, part = numbered
             histories = build_histories(*(coded.of_shard(view, number, part) for view in LOGS), population.user_ids[part], draft)
             is_active_B = population.activity_time_B[part] != MISSING
@@ -264,22 +263,32 @@ def _write_shards(
                 attributes_BA=population.attributes.labels_UA[part],
             )
             write_shard(shard_path(drafts, number), shard, names)
+            return fitting.count_training_events([histories], draft)
 
         def write_final(number: int) -> None:
             shard = read_shard(shard_path(drafts, number), facts.attribute_classes)
             final = replace(shard, histories=fitting.encode_again(shard.histories, draft, vocabularies))
             write_shard(shard_path(folder, number), final, names)
 
-        list(pool.map(write_draft, population.shards()))
-        counts = fitting.count_training_events((shard.histories for shard in _shards(drafts, facts)), draft)
-        vocabularies = fitting.fit_vocabularies(draft, counts, min_count)
+        counts = list(pool.map(write_draft, population.shards()))
+        totals = {name: np.sum([each[name] for each in counts], axis=0) for name in counts[0]}
+        vocabularies = fitting.fit_vocabularies(draft, totals, min_count)
         list(pool.map(write_final, range(facts.num_shards)))
     return vocabularies
 
 
-def _shards(folder: Path, facts: DatasetFacts) -> Iterator[Shard]:
-    for number in range(facts.num_shards):
-        yield read_shard(shard_path(folder, number), facts.attribute_classes)
+def _read_again(
+    settings: Settings, folder: Path, facts: DatasetFacts, chosen: Window, vocabularies: Vocabularies
+) -> tuple[dict[DownstreamTask, LeakProof], Summary]:
+    """Prove and count the shards as they were written, one in the memory of a thread at a time; the first one with a leak is told."""
+
+    def read(number: int) -> tuple[CheckedShard, Summary]:
+        shard = read_shard(shard_path(folder, number), facts.attribute_classes)
+        return check_shard(shard, chosen, vocabularies), summarize([shard], chosen)
+
+    with ThreadPoolExecutor(settings.duckdb_threads) as pool:
+        checked, summaries = zip(*pool.map(read, range(facts.num_shards)), strict=True)
+    return prove_no_leak(checked, vocabularies), sum(summaries, Summary())
 
 
 def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str, *, mask_seen: MaskSeen) -> audit.Verdict:

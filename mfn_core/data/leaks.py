@@ -1,6 +1,6 @@
 """The leak proof: computed from the shards as they were written, not from the code that meant well."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 
@@ -26,34 +26,57 @@ class LeakProof:
     min_label_time: int | None
 
 
-def prove_no_leak(shards: Callable[[], Iterable[Shard]], window: Window, vocabularies: Vocabularies) -> dict[DownstreamTask, LeakProof]:
-    """Check every rule of point-in-time on all shards.
+@dataclass(frozen=True)
+class CheckedShard:
+    """What one shard, whose own rules hold, brings to the proof; times are seconds UTC."""
+
+    latest_inputs: list[int]
+    earliest_labels: list[int]
+    closest: list[tuple[int, int]]
+    training_counts: dict[str, NDArray[np.int64]]
+
+
+def check_shard(shard: Shard, window: Window, vocabularies: Vocabularies) -> CheckedShard:
+    """Check every rule of point-in-time that one shard can break.
+
+    Args:
+        shard: as it was written.
+        window: the cut and the horizon.
+        vocabularies: as stored with the shards.
+
+    Raises:
+        LeakError: an event at or after the cut, a label outside ``[cut, label_end)``, an as-of count that includes an event not strictly
+            before its target or misses one that is, or a history out of order.
+    """
+    return CheckedShard(
+        latest_inputs=_latest_input(shard.histories, window),
+        earliest_labels=_earliest_label(shard, window),
+        closest=_closest_asof(shard.histories),
+        training_counts=_training_counts(shard, vocabularies),
+    )
+
+
+def prove_no_leak(shards: Sequence[CheckedShard], vocabularies: Vocabularies) -> dict[DownstreamTask, LeakProof]:
+    """Check what only all shards together can break, and tell how close the closest call was.
 
     Activity: the latest input of all users, and the earliest label event of all users. Attribute: the latest input; the users table is a
     static snapshot without times. Recommendation: the target and app event that come closest; an earlier item event may share
     the target's second, its place in the history is what makes it earlier.
 
     Args:
-        shards: reads the shards again at each call.
-        window: the cut and the horizon.
+        shards: all of the dataset.
         vocabularies: as stored with the shards.
 
     Raises:
-        LeakError: an event at or after the cut, a label outside ``[cut, label_end)``, an as-of count that includes an event not strictly
-            before its target or misses one that is, a history out of order, or a vocabulary that counts other than training events.
+        LeakError: a vocabulary counts other than training events.
     """
-    latest_inputs: list[int] = []
-    earliest_labels: list[int] = []
-    closest: list[tuple[int, int]] = []
-    for shard in shards():
-        latest_inputs += _latest_input(shard.histories, window)
-        earliest_labels += _earliest_label(shard, window)
-        closest += _closest_asof(shard.histories)
-    _check_vocabularies(_training_counts(shards(), vocabularies), vocabularies)
-    latest = max(latest_inputs, default=None)
+    counts = {field.name: np.sum([shard.training_counts[field.name] for shard in shards], axis=0) for field in fields(vocabularies)}
+    _check_vocabularies(counts, vocabularies)
+    latest = max((time for shard in shards for time in shard.latest_inputs), default=None)
+    closest = [pair for shard in shards for pair in shard.closest]
     pair = min(closest, key=lambda times: times[1] - times[0], default=(None, None))
     return {
-        "activity": LeakProof(latest, min(earliest_labels, default=None)),
+        "activity": LeakProof(latest, min((time for shard in shards for time in shard.earliest_labels), default=None)),
         "attribute": LeakProof(latest, None),
         "recommendation": LeakProof(*pair),
     }
@@ -149,23 +172,22 @@ def _check_asof(
     )
 
 
-def _training_counts(shards: Iterable[Shard], vocabularies: Vocabularies) -> dict[str, NDArray[np.int64]]:
+def _training_counts(shard: Shard, vocabularies: Vocabularies) -> dict[str, NDArray[np.int64]]:
     """Training events by vocabulary and internal id: those that no ranking drops, and all of a user who has no more than it would drop.
 
     Not by ``fitting.count_training_events``, which the vocabularies come from: it would agree with itself.
     """
-    totals = {field.name: np.zeros(len(getattr(vocabularies, field.name)), np.int64) for field in fields(vocabularies)}
     most_dropped = max(DROPPED.values())
-    for shard in shards:
-        macro, micro = shard.histories.macro, shard.histories.micro
-        lengths, ends = np.repeat(micro.lengths, micro.lengths), np.repeat(micro.offsets[1:], micro.lengths)
-        num_left = ends - np.arange(len(micro.ids))  # events of the user from this one on
-        is_training = (lengths <= most_dropped) | (num_left > most_dropped)
-        totals["macro_id"] += np.bincount(macro.ids, minlength=len(totals["macro_id"]))
-        totals["macro_category"] += np.bincount(macro.categories, minlength=len(totals["macro_category"]))
-        totals["micro_id"] += np.bincount(micro.ids[is_training], minlength=len(totals["micro_id"]))
-        totals["micro_category"] += np.bincount(micro.categories[is_training], minlength=len(totals["micro_category"]))
-    return totals
+    macro, micro = shard.histories.macro, shard.histories.micro
+    lengths, ends = np.repeat(micro.lengths, micro.lengths), np.repeat(micro.offsets[1:], micro.lengths)
+    num_left = ends - np.arange(len(micro.ids))  # events of the user from this one on
+    is_training = (lengths <= most_dropped) | (num_left > most_dropped)
+    return {
+        "macro_id": np.bincount(macro.ids, minlength=len(vocabularies.macro_id)),
+        "macro_category": np.bincount(macro.categories, minlength=len(vocabularies.macro_category)),
+        "micro_id": np.bincount(micro.ids[is_training], minlength=len(vocabularies.micro_id)),
+        "micro_category": np.bincount(micro.categories[is_training], minlength=len(vocabularies.micro_category)),
+    }
 
 
 def _check_vocabularies(counts: dict[str, NDArray[np.int64]], vocabularies: Vocabularies) -> None:

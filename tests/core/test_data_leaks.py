@@ -9,7 +9,7 @@ from mfn_core.data import fitting
 from mfn_core.data.dataset import Dataset, Shard
 from mfn_core.data.fitting import count_training_events, encode_again, fit_vocabularies
 from mfn_core.data.histories import ViewHistories
-from mfn_core.data.leaks import LeakProof, prove_no_leak
+from mfn_core.data.leaks import LeakProof, check_shard, prove_no_leak
 from mfn_core.data.vocabulary import Vocabularies
 from mfn_core.data.window import DAY, Window
 from mfn_core.errors import LeakError
@@ -50,7 +50,7 @@ def shard(dataset: Dataset, vocabularies: Vocabularies) -> Shard:
 
 
 def _prove(shard: Shard, vocabularies: Vocabularies, horizon_days: int | None = 7) -> dict[str, LeakProof]:
-    return prove_no_leak(lambda: [shard], Window(CUT, horizon_days, ""), vocabularies)
+    return prove_no_leak([check_shard(shard, Window(CUT, horizon_days, ""), vocabularies)], vocabularies)
 
 
 def _changed_macro(shard: Shard, **changes) -> Shard:
@@ -122,6 +122,12 @@ def test_a_vocabulary_that_counts_held_out_events_is_a_leak(dataset: Dataset, sh
     known = replace(shard, histories=dataset.histories)
     with pytest.raises(LeakError, match="the micro_id vocabulary counts 1 events of 'i2', but it has 0 training events"):
         _prove(known, dataset.vocabularies)
+
+
+def test_training_events_are_counted_over_all_shards(shard: Shard, vocabularies: Vocabularies) -> None:
+    checked = check_shard(shard, Window(CUT, 7, ""), vocabularies)
+    with pytest.raises(LeakError, match="the macro_id vocabulary counts 1 events of 'bank', but it has 2 training events"):
+        prove_no_leak([checked, checked], vocabularies)
 
 
 @pytest.mark.parametrize(

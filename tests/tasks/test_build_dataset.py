@@ -19,8 +19,8 @@ import pytest
 
 from mfn_core.config import DatasetConfig
 from mfn_core.data.batching import collate
-from mfn_core.data.dataset import Dataset
-from mfn_core.data.splits import split_codes
+from mfn_core.data.dataset import Dataset, Shard
+from mfn_core.data.splits import split_codes, user_hashes
 from mfn_core.data.summary import summarize
 from mfn_core.data.window import seconds_of
 from mfn_core.errors import ArtifactError, AuditError, ConfigError, InsufficientDataError, LeakError
@@ -252,6 +252,23 @@ def test_a_leak_leaves_no_dataset_behind(store: Settings, monkeypatch: pytest.Mo
     with pytest.raises(LeakError, match="found"):
         _build(store)
     assert storage.list_names(storage.join(store.store, "datasets")) == []
+
+
+def test_of_two_shards_that_leak_the_first_is_told(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = ["ann", "bob", *FILLERS]
+    hashes = user_hashes(users, 0)
+    first = min(user for user, number in zip(users, hashes, strict=True) if number % 2 == 0)
+    second_has_leaked = threading.Event()
+
+    def leak(shard: Shard, *_: object) -> None:
+        if shard.histories.user_ids[0] == first:
+            assert second_has_leaked.wait(60)
+        second_has_leaked.set()
+        raise LeakError(f"of {shard.histories.user_ids[0]}")
+
+    monkeypatch.setattr(module, "check_shard", leak)
+    with pytest.raises(LeakError, match=f"of {first}"):
+        _build(store)
 
 
 def test_the_manifest_names_every_input_by_digest(built: dict, finished: tuple[Settings, dict]) -> None:
