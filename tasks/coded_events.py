@@ -1,6 +1,6 @@
 """The events of a dataset as numbers, in a file for each shard and view.
 
-The curated files are read one row group after the other, and strings are looked up once per dictionary and not once per row. What is
+The curated files are read by groups of rows, and strings are looked up once per dictionary and not once per row. What is
 in memory is a group of rows, the users and the tokens.
 """
 
@@ -21,7 +21,7 @@ from mfn_core.schema import EVENT_TIME, LOGS, PARTITION, SEQ_NO, USER_ID, View
 from tasks import coding, curated
 from tasks.manifest import Manifest
 
-_ROWS_PER_GROUP = 500_000
+_ROWS_PER_GROUP = 2_000_000  # all users are hashed anew for each group
 _TYPES = {"row": np.int32, "id": np.int32, "category": np.int32, "microseconds": np.int64, "seq_no": np.int64}
 
 Ints = NDArray[np.integer]
