@@ -172,6 +172,15 @@ def test_a_champion_whose_alias_was_deleted_is_what_a_rollback_goes_back_to(regi
     assert require_version(registry, 2).tags["mfn.replaced_by"] == "3"
 
 
+def test_a_champion_that_gets_its_deleted_alias_back_is_not_previous_to_itself(registry, register):
+    for number in (1, 2):
+        register(candidate=False)
+        promote(registry, PromoteConfig(version=number), RUN)
+    delete_alias(registry, CHAMPION)
+    assert promote(registry, PromoteConfig(version=2), RUN)["previous"] == 1
+    assert aliases(registry) == {1: ("previous",), 2: ("champion",)}
+
+
 def test_a_candidate_of_the_champions_data_replaces_it(registry, register):
     register(data_end="2026-06-28")
     promote(registry, PromoteConfig(), RUN)
