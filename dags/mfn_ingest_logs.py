@@ -11,7 +11,7 @@ announces its own day, and each complete week wakes `mfn_train`.
 
 ### Triage
 - `PartitionNotReadyError`: the raw files are late, or one is not finished. Retried every 20 minutes until about 04:00, then red: ask the
-  producer. The next days' runs read them; where nobody used the product, nothing is to do. Where no files come daily, pause the DAG.
+  producer. The next days' runs read them; where nobody used the product, load the days around it. Where no files come daily, pause the DAG.
 - `TransientError`: a file was replaced while it was read. Retried; where it comes back, have files written aside and renamed.
 - `SchemaError`: a missing column, a wrong type, a time without zone, corrupt Parquet, a day without files in a range. The message names
   it: fix the source, or map the column (`MFN_APP_LOG_COLUMNS`, `MFN_ITEM_LOG_COLUMNS`; then restart the services), and clear the task.

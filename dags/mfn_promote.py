@@ -12,6 +12,7 @@ be promoted, the task is skipped and says so. **Emits** `mfn_champion`, on which
 - Skipped, trained on data before the champion's: an old training was cleared, or `last_day` was set. Name the version where it is meant.
 - Skipped, active within other days than the champion's: the horizon was left open and chosen anew. Name the version where it is meant; else
   set the default of `horizon_days` in `mfn_core/config.py` to the champion's, restart the services and train again.
+- Skipped, recommends what a user has met, or leaves it out, other than the champion: likewise, with `mask_seen`.
 - Skipped, the champion was lost: somebody deleted its alias or its version, and nothing was compared with it. Name the version.
 - `ConfigError`: no such version, or the gate refused it. The message lists the versions that passed: name one of them.
 - The new champion is bad: trigger by hand with the number of the version that has the alias `previous`. The next candidate that passes

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
+from functools import reduce
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mfn_core.data import fitting, window
 from mfn_core.data.attributes import AttributeLabels, attribute_labels, learnable_and_measurable
 from mfn_core.data.dataset import MISSING, DatasetFacts, Shard, read_shard, shard_path, write_facts, write_shard
 from mfn_core.data.held_out import HELD_OUT_EVENTS
-from mfn_core.data.leaks import CheckedShard, LeakProof, check_shard, prove_no_leak
+from mfn_core.data.leaks import CheckedShards, LeakProof, check_shard, prove_no_leak
 from mfn_core.data.sequences import build_histories
 from mfn_core.data.splits import codes_of_hashes, user_hashes
 from mfn_core.data.summary import Summary, summarize
@@ -270,9 +271,9 @@ def _write_shards(
             final = replace(shard, histories=fitting.encode_again(shard.histories, draft, vocabularies))
             write_shard(shard_path(folder, number), final, names)
 
-        counts = list(pool.map(write_draft, population.shards()))
-        totals = {name: np.sum([each[name] for each in counts], axis=0) for name in counts[0]}
-        vocabularies = fitting.fit_vocabularies(draft, totals, min_count)
+        # Added as they come: the counts of all shards, each over the whole vocabularies, are not in memory at once.
+        counts = reduce(_added, pool.map(write_draft, population.shards()))
+        vocabularies = fitting.fit_vocabularies(draft, counts, min_count)
         list(pool.map(write_final, range(facts.num_shards)))
     return vocabularies
 
@@ -282,13 +283,18 @@ def _read_again(
 ) -> tuple[dict[DownstreamTask, LeakProof], Summary]:
     """Prove and count the shards as they were written, one in the memory of a thread at a time; the first one with a leak is told."""
 
-    def read(number: int) -> tuple[CheckedShard, Summary]:
+    def read(number: int) -> tuple[CheckedShards, Summary]:
         shard = read_shard(shard_path(folder, number), facts.attribute_classes)
         return check_shard(shard, chosen, vocabularies), summarize([shard], chosen)
 
     with ThreadPoolExecutor(settings.duckdb_threads) as pool:
-        checked, summaries = zip(*pool.map(read, range(facts.num_shards)), strict=True)
-    return prove_no_leak(checked, vocabularies), sum(summaries, Summary())
+        parts = pool.map(read, range(facts.num_shards))
+        checked, summary = reduce(lambda former, part: (former[0] + part[0], former[1] + part[1]), parts)
+    return prove_no_leak(checked, vocabularies), summary
+
+
+def _added(counts: fitting.Counts, others: fitting.Counts) -> fitting.Counts:
+    return {name: counts[name] + others[name] for name in counts}
 
 
 def _audit(settings: Settings, summary: Summary, config: DatasetConfig, fingerprint: str, *, mask_seen: MaskSeen) -> audit.Verdict:

@@ -20,8 +20,8 @@ def empty_days_before(settings: Settings, days: Sequence[str]) -> list[str]:
     """The days between each of some days and the published day before it: no log has them, and none will by itself.
 
     Whoever waits for all days of a week would wait for these for ever. Only a later day tells a day without use from one that is
-    late: if it comes after all, it is judged and announced as every late day is. A day whose raw rows an ingest has refused, or
-    not read yet, is none: it waits to be mended.
+    late: if it comes after all, it is judged and announced as every late day is. A day of whose own folder an ingest has refused the
+    rows, or not read them yet, is none: it waits to be mended. Of a first load nobody can tell days without rows from a part not read.
 
     Args:
         settings: of the installation.

@@ -21,6 +21,7 @@ from tasks.settings import Settings
 from tasks.tracking import FINGERPRINT, models, registry
 from tasks.tracking.registry import Version
 
+_RESAMPLES_PER_LABEL = 100  # so that two or three lie beyond each end of an interval, however many labels share the error
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +35,8 @@ def gate(
     """Compare with the champion, task by task and attribute by attribute, where both can do it.
 
     A candidate passes when there is no champion, or when it answers all that the champion answers and nowhere the whole interval of
-    candidate minus champion lies below zero. The intervals hold together with 95 %: with one of 95 % for each of twenty attributes, every
-    third model that is as good as the champion would fail. Where a champion was lost the reason says so, and a person is to promote.
+    candidate minus champion lies below zero. All intervals together hold with about 95 %: with one of 95 % for each of twenty attributes,
+    every third model that is as good as the champion would fail. Where a champion was lost the reason says so, and a person is to promote.
 
     Returns:
         ``passed, reason, champion`` (version or None), ``comparisons`` (the evidence table) and ``caveats``.
@@ -90,8 +91,12 @@ def _compare(
     mask_seen: bool,
 ) -> tuple[list[Comparison], list[str]]:
     comparisons: list[Comparison] = []
-    caveats = _caveats(config, data, predictor, champion, mask_seen=mask_seen)
     both = _asked_of_both(data, predictor, evaluations)
+    num_labels = sum(len(labels) for labels in both.values())
+    samples = max(config.bootstrap_samples, _RESAMPLES_PER_LABEL * num_labels)
+    caveats = _caveats(config, data, predictor, champion)
+    if both.get("recommendation"):
+        caveats += _caveat_of_the_rule(predictor, mask_seen=mask_seen)
     for evaluation in evaluations:
         task = evaluation["facts"]["task"]
         if not both[task]:
@@ -99,8 +104,7 @@ def _compare(
             continue
         scores = pq.read_table(storage.local_folder(evaluation["uri"], settings.scratch) / SCORES_FILE)
         rival = score(predictor, data, task, split="test", mask_seen=mask_seen, batch_size=config.evaluation_batch_size)
-        num_labels = sum(len(labels) for labels in both.values())
-        found = compare(task, rival, scores, samples=config.bootstrap_samples, seed=config.seed, num_together=num_labels)
+        found = compare(task, rival, scores, samples=samples, seed=config.seed, num_together=num_labels)
         decided = {each.label for each in found if each.verdict != "undefined"}
         caveats += [f"{name} is not compared: its test users have no labels, or of one class" for name in both[task] if name not in decided]
         comparisons += found
@@ -129,7 +133,7 @@ def _as_read_by(predictor: Predictor, data: Dataset) -> Dataset:
     return replace(data, histories=encode_again(data.histories, data.vocabularies, own), vocabularies=own)
 
 
-def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion: Version, *, mask_seen: bool) -> list[str]:
+def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion: Version) -> list[str]:
     caveats: list[str] = []
     seed = champion.tags.get(registry.SPLIT_SEED, str(config.split_seed))
     if seed != str(config.split_seed):
@@ -142,13 +146,17 @@ def _caveats(config: TrainConfig, data: Dataset, predictor: Predictor, champion:
             f"the champion tells who is active within {known} days, this model within {days}: activity is compared by the labels of {days} "
             "days, and activity_probability would change its meaning; mfn_promote leaves that to a person"
         )
-    if predictor.bundle.facts.get("mask_seen", mask_seen) != mask_seen:
-        theirs, ours = ("recommends", "leaves it out") if mask_seen else ("leaves out", "recommends it too")
-        caveats.append(
-            f"the champion {theirs} what a user has met, this model {ours}: both are ranked by the rule of this model, and top_items would "
-            "change its meaning; mfn_promote leaves that to a person"
-        )
     return caveats
+
+
+def _caveat_of_the_rule(predictor: Predictor, *, mask_seen: bool) -> list[str]:
+    if predictor.bundle.facts.get("mask_seen", mask_seen) == mask_seen:
+        return []
+    theirs, ours = ("recommends", "leaves it out") if mask_seen else ("leaves out", "recommends it too")
+    return [
+        f"the champion {theirs} what a user has met, this model {ours}: both are ranked by the rule of this model, and top_items would "
+        "change its meaning; mfn_promote leaves that to a person"
+    ]
 
 
 def _verdict(passed: bool, reason: str, champion: Version | None, comparisons: list[Comparison], caveats: list[str]) -> dict[str, Any]:
@@ -167,5 +175,5 @@ def _sentence(each: Comparison) -> str:
         return f"{each.label} {each.metric} cannot be compared on {each.n} users"
     return (
         f"{each.label} {each.metric} {each.champion:.4f} -> {each.candidate:.4f}, "
-        f"difference {each.difference:+.4f} [{each.low:+.4f}, {each.high:+.4f}] on {each.n} users: {each.verdict}"
+        f"difference {each.difference:+.4f} [{each.low:+.4f}, {each.high:+.4f}] at {100 * each.level:.1f} %, {each.n} users: {each.verdict}"
     )

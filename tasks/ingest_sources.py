@@ -99,7 +99,7 @@ def checked_footers(settings: Settings, log: LogSchema, sources: list[Source]) -
     rows = {footer.uri: footer.rows for footer in footers}
     for source in sources:
         if not sum(rows[uri] for uri in source.uris):
-            unused = ", or leave it where no log has rows of that day: mfn_validate announces it with the next"
+            unused = ", or, where nobody used it that day, load the days before and after it: mfn_validate announces it with the next"
             raise SchemaError(
                 f"{', '.join(source.uris)}: 0 rows, expected at least 1; deliver {log.dataset} {source.name} again with its rows"
                 f"{unused if source.day else ''}"

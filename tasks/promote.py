@@ -27,7 +27,7 @@ def promote(settings: Settings, config: PromoteConfig, run_id: str) -> dict[str,
 
     Returns:
         ``name, version, previous, changed, reason``; or ``skipped`` with the reason where nobody waits to be promoted, who waits was judged
-        against another champion, is of older data or of another horizon, or the champion was lost.
+        against another champion, is of older data, of another horizon or rule of recommending, or the champion was lost.
 
     Raises:
         ConfigError: there is no such version, or the gate refused it.

@@ -1,6 +1,5 @@
 """The leak proof: computed from the shards as they were written, not from the code that meant well."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 
@@ -27,16 +26,24 @@ class LeakProof:
 
 
 @dataclass(frozen=True)
-class CheckedShard:
-    """What one shard, whose own rules hold, brings to the proof; times are seconds UTC."""
+class CheckedShards:
+    """What shards whose own rules hold bring to the proof; sums of two are those of both. Times are seconds UTC."""
 
     latest_inputs: list[int]
     earliest_labels: list[int]
     closest: list[tuple[int, int]]
     training_counts: dict[str, NDArray[np.int64]]
 
+    def __add__(self, other: "CheckedShards") -> "CheckedShards":
+        return CheckedShards(
+            self.latest_inputs + other.latest_inputs,
+            self.earliest_labels + other.earliest_labels,
+            self.closest + other.closest,
+            {name: counts + other.training_counts[name] for name, counts in self.training_counts.items()},
+        )
 
-def check_shard(shard: Shard, window: Window, vocabularies: Vocabularies) -> CheckedShard:
+
+def check_shard(shard: Shard, window: Window, vocabularies: Vocabularies) -> CheckedShards:
     """Check every rule of point-in-time that one shard can break.
 
     Args:
@@ -48,7 +55,7 @@ def check_shard(shard: Shard, window: Window, vocabularies: Vocabularies) -> Che
         LeakError: an event at or after the cut, a label outside ``[cut, label_end)``, an as-of count that includes an event not strictly
             before its target or misses one that is, or a history out of order.
     """
-    return CheckedShard(
+    return CheckedShards(
         latest_inputs=_latest_input(shard.histories, window),
         earliest_labels=_earliest_label(shard, window),
         closest=_closest_asof(shard.histories),
@@ -56,7 +63,7 @@ def check_shard(shard: Shard, window: Window, vocabularies: Vocabularies) -> Che
     )
 
 
-def prove_no_leak(shards: Sequence[CheckedShard], vocabularies: Vocabularies) -> dict[DownstreamTask, LeakProof]:
+def prove_no_leak(checked: CheckedShards, vocabularies: Vocabularies) -> dict[DownstreamTask, LeakProof]:
     """Check what only all shards together can break, and tell how close the closest call was.
 
     Activity: the latest input of all users, and the earliest label event of all users. Attribute: the latest input; the users table is a
@@ -64,19 +71,17 @@ def prove_no_leak(shards: Sequence[CheckedShard], vocabularies: Vocabularies) ->
     the target's second, its place in the history is what makes it earlier.
 
     Args:
-        shards: all of the dataset.
+        checked: all shards of the dataset.
         vocabularies: as stored with the shards.
 
     Raises:
         LeakError: a vocabulary counts other than training events.
     """
-    counts = {field.name: np.sum([shard.training_counts[field.name] for shard in shards], axis=0) for field in fields(vocabularies)}
-    _check_vocabularies(counts, vocabularies)
-    latest = max((time for shard in shards for time in shard.latest_inputs), default=None)
-    closest = [pair for shard in shards for pair in shard.closest]
-    pair = min(closest, key=lambda times: times[1] - times[0], default=(None, None))
+    _check_vocabularies(checked.training_counts, vocabularies)
+    latest = max(checked.latest_inputs, default=None)
+    pair = min(checked.closest, key=lambda times: times[1] - times[0], default=(None, None))
     return {
-        "activity": LeakProof(latest, min((time for shard in shards for time in shard.earliest_labels), default=None)),
+        "activity": LeakProof(latest, min(checked.earliest_labels, default=None)),
         "attribute": LeakProof(latest, None),
         "recommendation": LeakProof(*pair),
     }

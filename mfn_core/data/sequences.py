@@ -281,7 +281,9 @@ def _raw_microseconds(values: list[Any], column: str, owners: Ints, names: list[
 
 
 def _to_microseconds(value: Any) -> int:
-    if not isinstance(value, (str, bool)) and isinstance(value, (int, float, np.integer, np.floating)):
+    if isinstance(value, (np.integer, np.floating)):
+        value = value.item()  # whose product with a million may not fit into its type
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         if abs(value) > _LARGEST_EPOCH:
             raise ValueError(f"beyond {_LARGEST_EPOCH} seconds; milliseconds?")
         return round(value * _MICROSECONDS)

@@ -30,6 +30,7 @@ class Comparison:
     difference: float | None
     low: float | None  # interval of the difference
     high: float | None
+    level: float  # of the interval: .95 for one label alone
     verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def compare(
         candidate: the same of the candidate.
         samples: bootstrap resamples.
         seed: of the resamples.
-        num_together: labels that are judged together, this task's among them: their intervals all hold with at least 95 % (Bonferroni).
+        num_together: labels that are judged together, this task's among them: all their intervals hold with about 95 % (Bonferroni).
     """
     error = ERROR / num_together
     old, new = by_label(task, champion), by_label(task, candidate)
@@ -81,6 +82,7 @@ def _compare(
         difference=difference(everybody)[metric],
         low=low,
         high=high,
+        level=1 - error,
         verdict=_verdict(low, high),
     )
 

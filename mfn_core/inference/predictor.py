@@ -55,7 +55,8 @@ def _where_there_is_room(ask: "Callable[Concatenate[Predictor, _P], _T]") -> "Ca
 
     @wraps(ask)
     def asked(self: "Predictor", *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        device = self.device
+        with self.leaving:  # whoever is about to leave has left when the question begins
+            device = self.device
         try:
             return ask(self, *args, **kwargs)
         except RuntimeError as error:
@@ -65,6 +66,8 @@ def _where_there_is_room(ask: "Callable[Concatenate[Predictor, _P], _T]") -> "Ca
                 raise
         if is_full:
             self.leave_gpu(said)  # not in the handler: there the error keeps what was computed
+        with self.leaving:  # so has whoever took the network from under the first answer
+            pass
         return ask(self, *args, **kwargs)
 
     return asked
@@ -80,7 +83,7 @@ class Predictor:
             ConfigError: ``device`` is cuda and there is none.
         """
         self.bundle = bundle
-        self._leaving = threading.RLock()  # a server answers in several threads
+        self.leaving = threading.RLock()  # a server answers in several threads
         self.device = pick_device(device)
         self.may_leave_gpu = device == "auto" and self.device.type == "cuda"
         self._network, self._outputs, self._item_columns_ND = self._settled()
@@ -133,7 +136,7 @@ class Predictor:
             sink.activity_B[positions] = _numpy(torch.sigmoid(outputs.activity_logits_B.float()))
             for name, logits in zip(self.bundle.attribute_classes, outputs.attribute_logits, strict=True):
                 sink.attributes[name][positions] = _numpy(torch.softmax(logits.float(), dim=-1))
-            if "recommendation" in self.tasks:
+            if self._item_columns_ND is not None:
                 seen_BL = self._seen(histories.micro, rows[positions], dropped=0) if mask_seen else None
                 scores = replace(self._network.last_item_scores(outputs.encoded, batch), weight_ND=self._item_columns_ND)
                 ids_BK, scores_BK = top_items(scores, top_k, seen_BL)
@@ -202,7 +205,7 @@ class Predictor:
 
     def leave_gpu(self, said: str) -> None:
         """Answer on the CPU from now on; ``said`` tells why. Where another thread has just left it, there is nothing to do."""
-        with self._leaving:
+        with self.leaving:
             if not self.may_leave_gpu:
                 return
             _log.warning("the GPU is full, so the CPU answers, which takes longer: %s", said)
@@ -211,9 +214,11 @@ class Predictor:
             torch.cuda.empty_cache()
 
     @_where_there_is_room
-    def _settled(self) -> tuple[Network, Callable[[Batch], Outputs], Tensor]:
+    def _settled(self) -> tuple[Network, Callable[[Batch], Outputs], Tensor | None]:
+        """The network, what it answers by, and, where it recommends, its item table as ``top_items`` reads it fastest."""
         network = self.bundle.network.to(self.device).eval()
-        return network, network.settled(), by_columns(network.micro.embedding.ids.weight)
+        recommends = "recommendation" in self.tasks
+        return network, network.settled(), by_columns(network.micro.embedding.ids.weight) if recommends else None
 
     def _batches(
         self,

@@ -48,7 +48,7 @@ def answer(
         predictor: the model.
         request: ``user_id`` and lists of ids, categories and times per view; see ``raw_histories``.
         top_k: items per user, 1 to 1000.
-        as_of: ISO-8601 day (00:00 UTC) or time with a zone; events at or after it are not read. Empty: now.
+        as_of: ISO-8601 day (00:00 UTC) or time with a zone; events at or after its whole second are not read. Empty: now.
         facts: further columns, the same in every row.
 
     Returns:
@@ -96,7 +96,7 @@ def _cells(values: list[Any]) -> NDArray[np.object_]:
 
 
 def _seconds(as_of: str | None) -> int:
-    """Seconds UTC of an ISO-8601 day or time, rounded up, since events are read whose whole second is before; now where there is none."""
+    """Seconds UTC of an ISO-8601 day or time, its fraction cut, as those of events are; without one the end of the second that runs."""
     if not as_of:
         return ceil(datetime.now(UTC).timestamp())
     try:
@@ -107,4 +107,4 @@ def _seconds(as_of: str | None) -> int:
         raise ConfigError(f"as_of={as_of!r} is no ISO-8601 time ({error}); send for example 2026-03-04T09:12:07Z") from error
     if moment.tzinfo is None:
         raise ConfigError(f"as_of={as_of!r} has no time zone; send for example 2026-03-04T09:12:07Z")
-    return ceil(moment.timestamp())
+    return int(moment.timestamp())

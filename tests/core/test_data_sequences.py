@@ -178,6 +178,7 @@ def test_a_request_and_a_log_of_the_same_events_are_the_same_histories(vocabular
         NOON,
         float(NOON),
         np.int64(NOON),
+        np.int32(NOON),
         datetime(2026, 3, 4, 12, tzinfo=UTC),
         datetime(2026, 3, 4, 7, tzinfo=timezone(timedelta(hours=-5))),
         pd.Timestamp("2026-03-04T12:00:00", tz="UTC"),

@@ -79,6 +79,7 @@ def test_of_many_labels_that_are_judged_together_each_must_be_surer():
     (alone,) = compare("recommendation", ranking(champion), ranking(candidate), samples=2000)
     (among_many,) = compare("recommendation", ranking(champion), ranking(candidate), samples=2000, num_together=22)
     assert (alone.verdict, among_many.verdict) == ("worse", "no difference")
+    assert (alone.level, among_many.level) == (0.95, pytest.approx(1 - 0.05 / 22))
     assert among_many.difference == alone.difference
 
 

@@ -1,6 +1,8 @@
 """The predictor: the same answers in any order and batch, nothing from after the query time, nothing already seen."""
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -220,6 +222,28 @@ def test_an_answer_from_under_which_another_thread_left_the_gpu_is_given_again(p
 
     monkeypatch.setattr(predicting, "collate", left)
     np.testing.assert_array_equal(ASKED["predict"](shared, dataset), expected)
+
+
+def test_a_question_that_comes_while_another_thread_leaves_the_gpu_waits_until_it_has_left(predictor, dataset, monkeypatch):
+    expected = ASKED["predict"](predictor, dataset)
+    full_gpu(monkeypatch, NO_MEMORY, networks=1, batches=9)
+    shared, settle = Predictor(predictor.bundle), Predictor._settled
+    is_leaving, may_go_on = threading.Event(), threading.Event()
+
+    def settle_when_told(self):
+        is_leaving.set()
+        assert may_go_on.wait(60)
+        return settle(self)
+
+    monkeypatch.setattr(Predictor, "_settled", settle_when_told)
+    with ThreadPoolExecutor() as pool:
+        leaving = pool.submit(shared.leave_gpu, "full")
+        assert is_leaving.wait(60)
+        answer = pool.submit(ASKED["predict"], shared, dataset)
+        assert wait([answer], timeout=1).not_done
+        may_go_on.set()
+        leaving.result()
+        np.testing.assert_array_equal(answer.result(), expected)
 
 
 def test_a_gpu_that_is_asked_for_by_name_is_an_error_where_it_is_full(predictor, monkeypatch):

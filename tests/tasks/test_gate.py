@@ -211,12 +211,24 @@ def test_another_rule_of_recommendation_than_the_champions_is_a_caveat(world, mo
     ]
 
 
+def test_where_recommendation_is_not_compared_its_rule_is_no_caveat(world, monkeypatch):
+    load = Predictor.load
+
+    def of_the_other_rule(*asked):
+        predictor = load(*asked)
+        predictor.bundle.facts["mask_seen"] = False
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", of_the_other_rule)
+    assert world.judge(world.evaluations[:2])["caveats"] == []
+
+
 def test_the_more_labels_are_compared_the_surer_a_verdict_must_be(world, monkeypatch):
     asked = []
-    monkeypatch.setattr("tasks.gate.compare", lambda *_, num_together, **__: asked.append(num_together) or [])
-    world.judge()
-    world.judge(world.evaluations[:2])
-    assert asked == [3, 3, 3, 2, 2]  # activity, colour and recommendation; then without recommendation
+    monkeypatch.setattr("tasks.gate.compare", lambda *_, num_together, samples, **__: asked.append((num_together, samples)) or [])
+    world.judge(config=CONFIG.model_copy(update={"bootstrap_samples": 250}))
+    world.judge(world.evaluations[:2], config=CONFIG.model_copy(update={"bootstrap_samples": 250}))
+    assert asked == [(3, 300)] * 3 + [(2, 250)] * 2  # activity, colour and recommendation; then without recommendation
 
 
 def test_a_champion_that_learned_no_activity_has_no_other_horizon(world, monkeypatch):
