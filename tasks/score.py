@@ -113,7 +113,7 @@ def score(settings: Settings, config: ScoreConfig, planned: Mapping[str, Any]) -
                 "version": work.version.number,
                 "tasks": list(predictor.tasks),
                 "horizon_days": predictor.bundle.facts.get("horizon_days"),  # of activity_probability
-                "mask_seen": predictor.bundle.facts.get("mask_seen"),  # of top_items
+                "mask_seen": predictor.masks_seen,  # of top_items
                 "verdict": verdict.as_fact(),
             },
         )

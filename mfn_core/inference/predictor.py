@@ -104,6 +104,11 @@ class Predictor:
         trained = self.bundle.facts.get("tasks", DOWNSTREAM_TASKS)
         return tuple(task for task in DOWNSTREAM_TASKS if task in trained)
 
+    @property
+    def masks_seen(self) -> bool:
+        """Whether items that the user has met are left out where nothing else is asked: as the model was trained for."""
+        return bool(self.bundle.facts.get("mask_seen", True))
+
     @_where_there_is_room
     @torch.inference_mode()
     def predict(
@@ -126,7 +131,7 @@ class Predictor:
             mask_seen: leave out items the user has already met; by default what the model was trained for.
             batch_size: users per forward pass.
         """
-        mask_seen = bool(self.bundle.facts.get("mask_seen", True)) if mask_seen is None else mask_seen
+        mask_seen = self.masks_seen if mask_seen is None else mask_seen
         histories = _before(histories, query_time)
         rows = np.arange(len(histories), dtype=np.int64) if rows is None else rows
         sink = _Sink(len(rows), self)
