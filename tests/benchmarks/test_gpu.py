@@ -153,7 +153,7 @@ def test_the_wanted_figures_come_first_then_the_losses_alone():
 def test_a_step_is_measured(folder: Path, num_negatives: int | None):
     measured = gpu.measure_step(str(folder), "cpu", 64, num_negatives, is_recorded=False)
     assert measured["users_per_s"] > 0
-    assert 0 < measured["fraction"] < 1
+    assert measured["fraction"] > 0  # more than 1 on a CPU that computes bfloat16, which the roofline is of, more slowly than float32
     assert (measured["graphs"], measured["share_of_steps_replayed"]) == (0, 0.0)
     assert (measured["peak_gib"], measured["peak_reserved_gib"]) == (0.0, 0.0)
 

@@ -236,8 +236,8 @@ def test_an_empty_partition(settings):
     file = deliver_day(settings, "2026-06-01", [])
     message = refused(settings, SchemaError)
     assert message == (
-        f"{file}: 0 rows, expected at least 1; deliver app_logs dt=2026-06-01 again with its rows, or leave it where no log has "
-        "rows of that day: mfn_validate announces it with the next"
+        f"{file}: 0 rows, expected at least 1; deliver app_logs dt=2026-06-01 again with its rows, or, where nobody used it that "
+        "day, load the days before and after it: mfn_validate announces it with the next"
     )
 
 
