@@ -58,6 +58,18 @@ def with_ranks(evaluations, rank, folder):
     return [*evaluations[:2], evaluations[2] | {"uri": str(folder)}]
 
 
+def champion_with(monkeypatch, **facts):
+    """Another fact or two in the champion's bundle."""
+    load = Predictor.load
+
+    def changed(*asked):
+        predictor = load(*asked)
+        predictor.bundle.facts.update(facts)
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", changed)
+
+
 def renumbered(dataset):
     """The same dataset with the item vocabulary in reverse order."""
     items = dataset.vocabularies.micro_id
@@ -198,28 +210,14 @@ def test_another_horizon_than_the_champions_is_a_caveat(world):
     ],
 )
 def test_another_rule_of_recommendation_than_the_champions_is_a_caveat(world, monkeypatch, rule, said):
-    load = Predictor.load
-
-    def of_the_other_rule(*asked):
-        predictor = load(*asked)
-        predictor.bundle.facts["mask_seen"] = rule == "off"
-        return predictor
-
-    monkeypatch.setattr(Predictor, "load", of_the_other_rule)
+    champion_with(monkeypatch, mask_seen=rule == "off")
     assert world.judge(config=CONFIG.model_copy(update={"mask_seen": rule}))["caveats"] == [
         f"{said}: both are ranked by the rule of this model, and top_items would change its meaning; mfn_promote leaves that to a person"
     ]
 
 
 def test_where_recommendation_is_not_compared_its_rule_is_no_caveat(world, monkeypatch):
-    load = Predictor.load
-
-    def of_the_other_rule(*asked):
-        predictor = load(*asked)
-        predictor.bundle.facts["mask_seen"] = False
-        return predictor
-
-    monkeypatch.setattr(Predictor, "load", of_the_other_rule)
+    champion_with(monkeypatch, mask_seen=False)
     assert world.judge(world.evaluations[:2])["caveats"] == []
 
 
@@ -232,14 +230,7 @@ def test_the_more_labels_are_compared_the_surer_a_verdict_must_be(world, monkeyp
 
 
 def test_a_champion_that_learned_no_activity_has_no_other_horizon(world, monkeypatch):
-    load = Predictor.load
-
-    def without_horizon(*asked):
-        predictor = load(*asked)
-        predictor.bundle.facts["horizon_days"] = None
-        return predictor
-
-    monkeypatch.setattr(Predictor, "load", without_horizon)
+    champion_with(monkeypatch, horizon_days=None)
     assert world.judge()["caveats"] == []
 
 
